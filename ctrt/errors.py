@@ -1,0 +1,18 @@
+"""The one kind of error that a person sees: a sentence, and the exit status that goes with it."""
+
+from __future__ import annotations
+
+
+class CtrtError(Exception):
+    """Something the user can understand and act on; its text is one sentence.
+
+    `status` is the exit status that the command ends with, as podman-run(1) has them:
+    125 the engine failed, 126 the command cannot be run, 127 the command was not found.
+    """
+
+    status = 125
+
+    def __init__(self, sentence: str, *, status: int | None = None) -> None:
+        super().__init__(sentence)
+        if status is not None:
+            self.status = status

@@ -1,0 +1,397 @@
+"""System calls that Python does not have, each under its own name.
+
+A function here does one call and raises `KernelError` when the kernel refuses: an OSError
+that also says which call it was. Arguments are in the order of the man pages. The mount
+calls are the ones by descriptor (fsopen(2) and its kin, Linux 5.2 and later), so that no
+path is looked up twice.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+
+# linux/sched.h
+CLONE_FILES = 0x400
+CLONE_NEWTIME = 0x80
+CLONE_PIDFD = 0x1000
+CLONE_NEWNS = 0x00020000
+CLONE_NEWCGROUP = 0x02000000
+CLONE_NEWUTS = 0x04000000
+CLONE_NEWIPC = 0x08000000
+CLONE_NEWUSER = 0x10000000
+CLONE_NEWPID = 0x20000000
+CLONE_NEWNET = 0x40000000
+CLONE_INTO_CGROUP = 0x200000000
+
+NAMESPACE_FLAGS = {
+    "user": CLONE_NEWUSER,
+    "mount": CLONE_NEWNS,
+    "pid": CLONE_NEWPID,
+    "network": CLONE_NEWNET,
+    "uts": CLONE_NEWUTS,
+    "ipc": CLONE_NEWIPC,
+    "cgroup": CLONE_NEWCGROUP,
+    "time": CLONE_NEWTIME,
+}
+"""Namespace types as the OCI runtime specification names them, with their clone(2) flags."""
+
+# linux/mount.h
+MS_REC = 0x4000
+MS_UNBINDABLE = 1 << 17
+MS_PRIVATE = 1 << 18
+MS_SLAVE = 1 << 19
+MS_SHARED = 1 << 20
+MNT_DETACH = 2
+OPEN_TREE_CLONE = 1
+OPEN_TREE_CLOEXEC = os.O_CLOEXEC
+MOVE_MOUNT_F_EMPTY_PATH = 0x04
+MOVE_MOUNT_T_EMPTY_PATH = 0x40
+MOUNT_ATTR_RDONLY = 0x01
+MOUNT_ATTR_NOSUID = 0x02
+MOUNT_ATTR_NODEV = 0x04
+MOUNT_ATTR_NOEXEC = 0x08
+MOUNT_ATTR_NOATIME = 0x10
+MOUNT_ATTR_STRICTATIME = 0x20
+MOUNT_ATTR_NODIRATIME = 0x80
+MOUNT_ATTR_NOSYMFOLLOW = 0x200000
+MOUNT_ATTR_IDMAP = 0x100000
+MOUNT_ATTR__ATIME = 0x70
+FSCONFIG_SET_FLAG = 0
+FSCONFIG_SET_STRING = 1
+FSCONFIG_SET_FD = 5
+FSCONFIG_CMD_CREATE = 6
+
+# linux/fcntl.h, linux/openat2.h
+AT_FDCWD = -100
+AT_EMPTY_PATH = 0x1000
+AT_RECURSIVE = 0x8000
+RESOLVE_NO_MAGICLINKS = 0x02
+RESOLVE_NO_SYMLINKS = 0x04
+RESOLVE_BENEATH = 0x08
+RESOLVE_IN_ROOT = 0x10
+
+# linux/prctl.h
+PR_SET_PDEATHSIG = 1
+PR_SET_DUMPABLE = 4
+PR_SET_KEEPCAPS = 8
+PR_CAPBSET_READ = 23
+PR_CAPBSET_DROP = 24
+PR_GET_SECUREBITS = 27
+PR_SET_SECUREBITS = 28
+PR_SET_CHILD_SUBREAPER = 36
+PR_SET_NO_NEW_PRIVS = 38
+PR_CAP_AMBIENT = 47
+PR_CAP_AMBIENT_RAISE = 2
+PR_CAP_AMBIENT_CLEAR_ALL = 4
+
+SECCOMP_SET_MODE_FILTER = 1
+PTRACE_TRACEME = 0
+PTRACE_DETACH = 17
+CLOSE_RANGE_CLOEXEC = 4
+
+# Source: the kernel's unistd_64.h; numbers from 424 on are the same on every machine.
+_NUMBERS = {
+    "x86_64": {"pivot_root": 155, "capget": 125, "capset": 126, "seccomp": 317, "ptrace": 101},
+    "aarch64": {"pivot_root": 41, "capget": 90, "capset": 91, "seccomp": 277, "ptrace": 117},
+}
+_COMMON = {
+    "pidfd_send_signal": 424,
+    "open_tree": 428,
+    "move_mount": 429,
+    "fsopen": 430,
+    "fsconfig": 431,
+    "fsmount": 432,
+    "pidfd_open": 434,
+    "clone3": 435,
+    "close_range": 436,
+    "openat2": 437,
+    "mount_setattr": 442,
+}
+_machine = os.uname().machine
+_numbers = {**_COMMON, **_NUMBERS.get(_machine, {})}
+
+_libc = ctypes.CDLL(None, use_errno=True)
+# Holds the interpreter's lock over the call, so that both sides of a clone come back with it.
+_libc_holding = ctypes.PyDLL(None, use_errno=True)
+_long = ctypes.c_long
+
+
+class KernelError(OSError):
+    """A system call was refused: `call` names it, `errno` and `strerror` say how."""
+
+    call: str
+
+    def __init__(self, number: int, call: str) -> None:
+        super().__init__(number, os.strerror(number))
+        self.call = call
+
+    def __str__(self) -> str:
+        return f"{self.call}: {self.strerror}"
+
+
+def _checked(result: int, call: str) -> int:
+    if result < 0:
+        raise KernelError(ctypes.get_errno(), call)
+    return result
+
+
+def _syscall(name: str, *arguments: object) -> int:
+    number = _numbers.get(name)
+    if number is None:
+        raise KernelError(38, name)  # ENOSYS: this machine's number is not known
+    return _checked(
+        _libc.syscall(_long(number), *[_long(a) if isinstance(a, int) else a for a in arguments]),
+        name,
+    )
+
+
+def _path(path: str) -> bytes:
+    return os.fsencode(path)
+
+
+class _CloneArgs(ctypes.Structure):
+    _fields_ = [
+        (name, ctypes.c_uint64)
+        for name in (
+            "flags pidfd child_tid parent_tid exit_signal stack stack_size tls "
+            "set_tid set_tid_size cgroup"
+        ).split()
+    ]
+
+
+def clone3(flags: int, cgroup: int = -1) -> tuple[int, int]:
+    """Make a child as fork(2) does, in new namespaces: (pid, pidfd), or (0, -1) in the child.
+
+    `cgroup` is a descriptor of a cgroup2 directory that the child is born in. The caller must
+    be single-threaded. Source: clone(2).
+    """
+    pidfd = ctypes.c_int(-1)
+    arguments = _CloneArgs(flags=flags | CLONE_PIDFD, exit_signal=17)
+    arguments.pidfd = ctypes.addressof(pidfd)
+    if cgroup >= 0:
+        arguments.flags |= CLONE_INTO_CGROUP
+        arguments.cgroup = cgroup
+    pid = _checked(
+        _libc_holding.syscall(
+            _long(_COMMON["clone3"]),
+            ctypes.byref(arguments),
+            _long(ctypes.sizeof(arguments)),
+        ),
+        "clone3",
+    )
+    return (pid, pidfd.value) if pid else (0, -1)
+
+
+def unshare(flags: int) -> None:
+    """Leave shared namespaces (or tables) for new ones: unshare(2)."""
+    _checked(_libc.unshare(ctypes.c_int(flags)), "unshare")
+
+
+def setns(descriptor: int, flags: int) -> None:
+    """Join the namespace of a descriptor, or several of a pidfd: setns(2)."""
+    _checked(_libc.setns(ctypes.c_int(descriptor), ctypes.c_int(flags)), "setns")
+
+
+def pidfd_open(pid: int) -> int:
+    """A descriptor of a process: pidfd_open(2)."""
+    return _syscall("pidfd_open", pid, 0)
+
+
+def pidfd_send_signal(pidfd: int, signal: int) -> None:
+    """Signal the process of a pidfd, and no other that may have got its number since."""
+    _syscall("pidfd_send_signal", pidfd, signal, 0, 0)
+
+
+def close_range(first: int, last: int, flags: int) -> None:
+    """Close, or mark close-on-exec, every descriptor from `first` to `last`: close_range(2)."""
+    _syscall("close_range", first, last, flags)
+
+
+# --- mounts ---------------------------------------------------------------------------------
+
+
+def mount(source: str, target: str, fstype: str, flags: int, data: str = "") -> None:
+    """mount(2), used here to change propagation types only."""
+    _checked(
+        _libc.mount(
+            _path(source) or None,
+            _path(target),
+            _path(fstype) or None,
+            ctypes.c_ulong(flags),
+            _path(data) or None,
+        ),
+        "mount",
+    )
+
+
+def umount2(target: str, flags: int) -> None:
+    """Unmount: umount2(2)."""
+    _checked(_libc.umount2(_path(target), ctypes.c_int(flags)), "umount2")
+
+
+def pivot_root(new_root: str, put_old: str) -> None:
+    """Change the root mount: pivot_root(2)."""
+    _syscall("pivot_root", _path(new_root), _path(put_old))
+
+
+def open_tree(directory: int, path: str, flags: int) -> int:
+    """A descriptor of a mount, or with OPEN_TREE_CLONE of a detached copy of it."""
+    return _syscall("open_tree", directory, _path(path), flags | OPEN_TREE_CLOEXEC)
+
+
+def move_mount(mount_descriptor: int, target_descriptor: int) -> None:
+    """Attach the mount of one descriptor at the place of another: move_mount(2)."""
+    _syscall(
+        "move_mount",
+        mount_descriptor,
+        b"",
+        target_descriptor,
+        b"",
+        MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH,
+    )
+
+
+def fsopen(fstype: str) -> int:
+    """A context in which a file system is configured: fsopen(2)."""
+    return _syscall("fsopen", _path(fstype), 1)
+
+
+def fsconfig(context: int, command: int, key: str = "", value: str | int = "") -> None:
+    """Set a parameter of a context, or create its file system: fsconfig(2).
+
+    `value` is a descriptor when `command` is FSCONFIG_SET_FD.
+    """
+    if command == FSCONFIG_SET_FD:
+        _syscall("fsconfig", context, command, _path(key), None, value)
+    else:
+        text = _path(value) if command == FSCONFIG_SET_STRING and isinstance(value, str) else None
+        _syscall("fsconfig", context, command, _path(key) or None, text, 0)
+
+
+def fsmount(context: int, attributes: int) -> int:
+    """A descriptor of a detached mount of the context's file system: fsmount(2)."""
+    return _syscall("fsmount", context, 1, attributes)
+
+
+class _MountAttr(ctypes.Structure):
+    _fields_ = [
+        (name, ctypes.c_uint64) for name in ("attr_set", "attr_clr", "propagation", "userns_fd")
+    ]
+
+
+def mount_setattr(
+    descriptor: int,
+    *,
+    attr_set: int = 0,
+    attr_clr: int = 0,
+    propagation: int = 0,
+    userns: int = 0,
+    recursive: bool = False,
+) -> None:
+    """Change the attributes of the mount that a descriptor stands for: mount_setattr(2).
+
+    With MOUNT_ATTR_IDMAP in `attr_set`, `userns` is a descriptor of the user namespace
+    whose id maps the mount takes.
+    """
+    attributes = _MountAttr(attr_set, attr_clr, propagation, userns)
+    _syscall(
+        "mount_setattr",
+        descriptor,
+        b"",
+        AT_EMPTY_PATH | (AT_RECURSIVE if recursive else 0),
+        ctypes.byref(attributes),
+        ctypes.sizeof(attributes),
+    )
+
+
+# --- paths ----------------------------------------------------------------------------------
+
+
+class _OpenHow(ctypes.Structure):
+    _fields_ = [(name, ctypes.c_uint64) for name in ("flags", "mode", "resolve")]
+
+
+def openat2(directory: int, path: str, flags: int, resolve: int, mode: int = 0) -> int:
+    """Open a path below a directory with rules for its resolution: openat2(2)."""
+    how = _OpenHow(flags | os.O_CLOEXEC, mode, resolve)
+    return _syscall("openat2", directory, _path(path), ctypes.byref(how), ctypes.sizeof(how))
+
+
+# --- processes ------------------------------------------------------------------------------
+
+
+def prctl(option: int, *arguments: int) -> int:
+    """Operations on the calling thread: prctl(2)."""
+    padded = [ctypes.c_ulong(a) for a in (*arguments, 0, 0, 0, 0)[:4]]
+    return _checked(_libc.prctl(ctypes.c_int(option), *padded), "prctl")
+
+
+def sethostname(name: str) -> None:
+    """Set the host name of the caller's UTS namespace: sethostname(2)."""
+    encoded = _path(name)
+    _checked(_libc.sethostname(encoded, ctypes.c_size_t(len(encoded))), "sethostname")
+
+
+class _SockFprog(ctypes.Structure):
+    _fields_ = [("len", ctypes.c_ushort), ("filter", ctypes.c_char_p)]
+
+
+def seccomp_filter(program: bytes, flags: int = 0) -> int:
+    """Load a compiled BPF filter (8 bytes an instruction) for the calling thread: seccomp(2)."""
+    fprog = _SockFprog(len(program) // 8, program)
+    return _syscall("seccomp", SECCOMP_SET_MODE_FILTER, flags, ctypes.byref(fprog))
+
+
+def ptrace(request: int, pid: int = 0) -> None:
+    """Trace a process, as far as PTRACE_TRACEME and PTRACE_DETACH go: ptrace(2)."""
+    _syscall("ptrace", request, pid, 0, 0)
+
+
+def loopback_up() -> None:
+    """Set the loopback interface of the caller's network namespace up: netdevice(7)."""
+    AF_INET, SOCK_DGRAM, SIOCSIFFLAGS, IFF_UP, IFF_RUNNING = 2, 2, 0x8914, 0x1, 0x40  # noqa: N806
+    descriptor = _checked(
+        _libc.socket(ctypes.c_int(AF_INET), ctypes.c_int(SOCK_DGRAM), ctypes.c_int(0)), "socket"
+    )
+    try:
+        # struct ifreq: a name of 16 bytes and a union of 24, of which the flags are a short.
+        request = b"lo".ljust(16, b"\0") + (IFF_UP | IFF_RUNNING).to_bytes(2, "little")
+        _checked(
+            _libc.ioctl(
+                ctypes.c_int(descriptor), ctypes.c_ulong(SIOCSIFFLAGS), request.ljust(40, b"\0")
+            ),
+            "ioctl(SIOCSIFFLAGS)",
+        )
+    finally:
+        os.close(descriptor)
+
+
+# --- capabilities ---------------------------------------------------------------------------
+
+
+class _CapHeader(ctypes.Structure):
+    _fields_ = [("version", ctypes.c_uint32), ("pid", ctypes.c_int)]
+
+
+_CapData = ctypes.c_uint32 * 6
+_CAPABILITY_VERSION_3 = 0x20080522
+
+
+def capget(pid: int = 0) -> tuple[int, int, int]:
+    """(effective, permitted, inheritable) of a thread, as bit masks: capget(2)."""
+    header = _CapHeader(_CAPABILITY_VERSION_3, pid)
+    data = _CapData()
+    _syscall("capget", ctypes.byref(header), data)
+    return (data[0] | data[3] << 32, data[1] | data[4] << 32, data[2] | data[5] << 32)
+
+
+def capset(effective: int, permitted: int, inheritable: int) -> None:
+    """Set three of the calling thread's sets, as bit masks: capset(2)."""
+    header = _CapHeader(_CAPABILITY_VERSION_3, 0)
+    low = 0xFFFFFFFF
+    data = _CapData(
+        *[s & low for s in (effective, permitted, inheritable)],
+        *[s >> 32 for s in (effective, permitted, inheritable)],
+    )
+    _syscall("capset", ctypes.byref(header), data)

@@ -1,0 +1,49 @@
+"""Subordinate ids: the ranges of /etc/subuid and /etc/subgid (subuid(5))."""
+
+from __future__ import annotations
+
+import os
+
+
+def subordinate(kind: str, user: str, uid: int) -> tuple[tuple[int, int], ...]:
+    """The (start, count) ranges that a user may map; `kind` is "uid" or "gid".
+
+    Lines are found by name or by number, as newuidmap(1) does it. A file that is missing or
+    cannot be read is one without ranges.
+    """
+    try:
+        with open(f"/etc/sub{kind}") as file:
+            lines = file.read().splitlines()
+    except OSError:
+        return ()
+    ranges = []
+    for line in lines:
+        fields = line.strip().split(":")
+        if len(fields) == 3 and fields[0] in (user, str(uid)):
+            try:
+                start, count = int(fields[1]), int(fields[2])
+            except ValueError:
+                continue
+            if count > 0:
+                ranges.append((start, count))
+    return tuple(ranges)
+
+
+def user_name(uid: int) -> str:
+    """The name of a user id, or its number where it has none."""
+    import pwd
+
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return str(uid)
+
+
+def map_helper(kind: str) -> str | None:
+    """The path of newuidmap or newgidmap, or None where it is not installed."""
+    name = f"new{kind}map"
+    for directory in [*os.environ.get("PATH", "").split(":"), "/usr/bin", "/usr/sbin"]:
+        path = f"{directory}/{name}"
+        if directory and os.access(path, os.X_OK):
+            return path
+    return None

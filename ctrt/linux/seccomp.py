@@ -1,0 +1,204 @@
+"""Seccomp profiles to BPF programs, by libseccomp.
+
+A profile is the `linux.seccomp` object of the OCI runtime specification. Compiling one for
+three architectures takes several milliseconds, loading the result less than one: so compile
+once, keep the bytes (`cached`), and load those.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+_ACTIONS = {
+    "SCMP_ACT_KILL": 0x00000000,
+    "SCMP_ACT_KILL_THREAD": 0x00000000,
+    "SCMP_ACT_KILL_PROCESS": 0x80000000,
+    "SCMP_ACT_TRAP": 0x00030000,
+    "SCMP_ACT_ERRNO": 0x00050000,
+    "SCMP_ACT_TRACE": 0x7FF00000,
+    "SCMP_ACT_LOG": 0x7FFC0000,
+    "SCMP_ACT_ALLOW": 0x7FFF0000,
+    "SCMP_ACT_NOTIFY": 0x7FC00000,
+}
+_WITH_DATA = ("SCMP_ACT_ERRNO", "SCMP_ACT_TRACE")
+_COMPARE = {
+    "SCMP_CMP_NE": 1,
+    "SCMP_CMP_LT": 2,
+    "SCMP_CMP_LE": 3,
+    "SCMP_CMP_EQ": 4,
+    "SCMP_CMP_GE": 5,
+    "SCMP_CMP_GT": 6,
+    "SCMP_CMP_MASKED_EQ": 7,
+}
+_ATTRIBUTE_NO_NEW_PRIVS = 3
+_ATTRIBUTE_OPTIMIZE = 8
+_EPERM, _EEXIST = 1, 17
+_NO_SUCH_SYSCALL = -1
+
+
+class SeccompError(ValueError):
+    """A profile that cannot be compiled; the text names the place in it."""
+
+
+class _Compare(ctypes.Structure):
+    _fields_ = [
+        ("argument", ctypes.c_uint),
+        ("operator", ctypes.c_int),
+        ("a", ctypes.c_uint64),
+        ("b", ctypes.c_uint64),
+    ]
+
+
+_library: ctypes.CDLL | None = None
+
+
+def _libseccomp() -> ctypes.CDLL:
+    global _library
+    if _library is None:
+        try:
+            library = ctypes.CDLL("libseccomp.so.2")
+        except OSError:
+            raise SeccompError(
+                "libseccomp.so.2 is not on this machine, so no seccomp filter can be compiled; "
+                "install the package libseccomp2 (Debian) or libseccomp (Fedora)"
+            ) from None
+        library.seccomp_init.restype = ctypes.c_void_p
+        library.seccomp_init.argtypes = [ctypes.c_uint32]
+        library.seccomp_release.argtypes = [ctypes.c_void_p]
+        library.seccomp_arch_resolve_name.argtypes = [ctypes.c_char_p]
+        library.seccomp_arch_resolve_name.restype = ctypes.c_uint32
+        library.seccomp_arch_add.argtypes = [ctypes.c_void_p, ctypes.c_uint32]
+        library.seccomp_attr_set.argtypes = [ctypes.c_void_p, ctypes.c_int, ctypes.c_uint32]
+        library.seccomp_syscall_resolve_name.argtypes = [ctypes.c_char_p]
+        library.seccomp_rule_add_array.argtypes = [
+            ctypes.c_void_p,
+            ctypes.c_uint32,
+            ctypes.c_int,
+            ctypes.c_uint,
+            ctypes.POINTER(_Compare),
+        ]
+        library.seccomp_export_bpf.argtypes = [ctypes.c_void_p, ctypes.c_int]
+        _library = library
+    return _library
+
+
+def _action(name: object, errno_ret: object, place: str) -> int:
+    if not isinstance(name, str) or name not in _ACTIONS:
+        raise SeccompError(f"{place}: {name!r} is not one of {', '.join(_ACTIONS)}")
+    value = _ACTIONS[name]
+    if name in _WITH_DATA:
+        number = _EPERM if errno_ret is None else errno_ret
+        if not isinstance(number, int) or not 0 <= number <= 0xFFFF:
+            raise SeccompError(f"{place}: errnoRet must be a number from 0 to 65535")
+        value |= number
+    return value
+
+
+def compile_profile(profile: dict[str, Any]) -> bytes:
+    """The BPF program (8 bytes an instruction) of an OCI seccomp profile.
+
+    Names that this libseccomp does not know are left out, as runc and crun do: a profile is
+    written for newer kernels than the one it runs on. Raises SeccompError. Source:
+    seccomp_rule_add(3), and config-linux.md, "Seccomp", of the OCI runtime specification.
+    """
+    library = _libseccomp()
+    default = _action(
+        profile.get("defaultAction"), profile.get("defaultErrnoRet"), "seccomp.defaultAction"
+    )
+    context = library.seccomp_init(default)
+    if not context:
+        raise SeccompError("seccomp.defaultAction: libseccomp refuses it")
+    try:
+        # no_new_privs is a step of its own; the filter must not decide it.
+        library.seccomp_attr_set(context, _ATTRIBUTE_NO_NEW_PRIVS, 0)
+        # A binary tree of comparisons instead of a list: each call of the container passes it.
+        library.seccomp_attr_set(context, _ATTRIBUTE_OPTIMIZE, 2)
+        for index, name in enumerate(profile.get("architectures", [])):
+            short = str(name).removeprefix("SCMP_ARCH_").lower()
+            token = library.seccomp_arch_resolve_name(short.encode())
+            if token == 0:
+                raise SeccompError(
+                    f"seccomp.architectures[{index}]: {name!r} is not an architecture"
+                )
+            result = library.seccomp_arch_add(context, token)
+            if result not in (0, -_EEXIST):
+                raise SeccompError(f"seccomp.architectures[{index}]: {os.strerror(-result)}")
+        for index, rule in enumerate(profile.get("syscalls", [])):
+            _add_rule(library, context, rule, f"seccomp.syscalls[{index}]", default)
+        return _export(library, context)
+    finally:
+        library.seccomp_release(context)
+
+
+def _add_rule(
+    library: ctypes.CDLL, context: int, rule: dict[str, Any], place: str, default: int
+) -> None:
+    action = _action(rule.get("action"), rule.get("errnoRet"), f"{place}.action")
+    if action == default:
+        return
+    arguments = rule.get("args") or []
+    compares = []
+    for number, argument in enumerate(arguments):
+        operator = _COMPARE.get(argument.get("op"))
+        if operator is None:
+            raise SeccompError(f"{place}.args[{number}].op: not one of {', '.join(_COMPARE)}")
+        compares.append(
+            _Compare(argument["index"], operator, argument["value"], argument.get("valueTwo", 0))
+        )
+    # libseccomp joins the comparisons of one rule by "and", and takes one for each argument;
+    # several for the same argument are separate rules, as runc does it.
+    indexes = [argument["index"] for argument in arguments]
+    groups = [compares] if len(set(indexes)) == len(indexes) else [[c] for c in compares]
+    for name in rule.get("names", []):
+        number = library.seccomp_syscall_resolve_name(name.encode())
+        if number == _NO_SUCH_SYSCALL:
+            continue
+        for group in groups:
+            array = (_Compare * len(group))(*group)
+            result = library.seccomp_rule_add_array(context, action, number, len(group), array)
+            if result not in (0, -_EEXIST):
+                raise SeccompError(f"{place}: {name}: {os.strerror(-result)}")
+
+
+def _export(library: ctypes.CDLL, context: int) -> bytes:
+    descriptor = os.memfd_create("seccomp")
+    try:
+        result = library.seccomp_export_bpf(context, descriptor)
+        if result != 0:
+            raise SeccompError(f"libseccomp cannot export the filter: {os.strerror(-result)}")
+        return os.pread(descriptor, os.fstat(descriptor).st_size, 0)
+    finally:
+        os.close(descriptor)
+
+
+def cached(profile: dict[str, Any], directory: str) -> bytes:
+    """`compile_profile`, with the result kept in a directory under the hash of the profile."""
+    import marshal
+
+    try:
+        from _sha2 import sha256  # 3.12 and later
+    except ImportError:
+        from _sha256 import sha256
+    # hashlib would load OpenSSL for this; version 2 of marshal writes equal values equally.
+    machine = os.uname().machine
+    key = sha256(b"1" + machine.encode() + marshal.dumps(profile, 2)).hexdigest()
+    path = f"{directory}/{key}.bpf"
+    try:
+        with open(path, "rb") as file:
+            program = file.read()
+        if program and len(program) % 8 == 0:
+            return program
+    except OSError:
+        pass
+    program = compile_profile(profile)
+    os.makedirs(directory, mode=0o700, exist_ok=True)
+    temporary = f"{path}.{os.getpid()}"
+    with open(temporary, "wb") as file:
+        file.write(program)
+    os.replace(temporary, path)
+    return program

@@ -1,0 +1,212 @@
+"""The client's side of the launcher: one small process for each client, started when needed.
+
+A notebook kernel has threads and hundreds of megabytes; forking it is slow and unsafe, and a
+thread of it cannot enter a user namespace. So it asks a helper (`helper.py`), which executes
+the same plans with the same executor.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import socket
+import sys
+import threading
+
+from ctrt.errors import CtrtError
+from ctrt.runtime import helper
+from ctrt.runtime.plan import Plan, describe
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    pass
+
+_PACKAGE_PARENT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+
+_PROGRAM = (
+    "import sys; sys.path.insert(0, sys.argv[1]); from ctrt.runtime.helper import main; main()"
+)
+
+
+class StepError(CtrtError):
+    """A step of a start failed.
+
+    `step` names it, `call` is the call as strace would show it, `errno` the kernel's answer.
+    """
+
+    def __init__(self, sentence: str, *, step: str, call: str, errno: int, status: int) -> None:
+        super().__init__(sentence, status=status)
+        self.step = step
+        self.call = call
+        self.errno = errno
+
+
+def step_error(plan: Plan, step: int, call: int, errno: int, words: str) -> StepError:
+    """The error of a failed step, in one sentence."""
+    if not 0 <= step < len(plan.steps):
+        return StepError(
+            f"the container did not start: {words}", step="", call="", errno=errno, status=125
+        )
+    failed = plan.steps[step]
+    shown = describe(failed.calls[call]) if 0 <= call < len(failed.calls) else ""
+    needs = f"; it needs {failed.needs}" if failed.needs else ""
+    status = {2: 127, 13: 126, 1: 126}.get(errno, 126) if failed.name == "exec" else 125
+    return StepError(
+        f'the step "{failed.name}" failed: {words}{needs} [{failed.source}]',
+        step=failed.name,
+        call=shown,
+        errno=errno,
+        status=status,
+    )
+
+
+class Running:
+    """A process that was started through the launcher, as its client sees it.
+
+    `fileno()` becomes readable when there is news; closing it kills a process that was not
+    started with `detach`.
+    """
+
+    def __init__(self, control: socket.socket, plan: Plan) -> None:
+        self._control = control
+        self._plan = plan
+        self.pid = 0
+        self.stopped = False
+        self.status: int | None = None
+        """The exit status as the shell has it (128 + n for signal n); None while it runs."""
+        self.left = ""
+        """What could not be cleaned up, in words; empty if all was."""
+
+    def fileno(self) -> int:
+        """The descriptor to wait on, together with others."""
+        return self._control.fileno()
+
+    def _begin(self) -> None:
+        message, _ = helper.receive(self._control)
+        if message is None:
+            raise CtrtError("the launcher's process ended; run the cell again to start a new one")
+        if message[0] == "failed":
+            self._control.close()
+            _, step, call, errno, words, _ = message
+            raise step_error(self._plan, step, call, errno, words)
+        _, self.pid, self.stopped = message
+
+    def release(self) -> None:
+        """Let a program that waits at its first instruction run."""
+        if self.stopped:
+            self.stopped = False
+            helper.send(self._control, ("release",))
+
+    def signal(self, number: int) -> None:
+        """Send a signal to the process and its process group."""
+        if self.status is None:
+            helper.send(self._control, ("signal", number))
+
+    def poll(self, timeout: float | None = 0.0) -> int | None:
+        """The exit status if the process ends within `timeout` seconds, else None."""
+        if self.status is None and select.select([self._control], [], [], timeout)[0]:
+            message, _ = helper.receive(self._control)
+            if message is None:
+                self.status = 255
+                self.left = "the launcher's process ended"
+            else:
+                _, status, self.left = message
+                self.status = exit_status(status)
+            self._control.close()
+        return self.status
+
+    def wait(self) -> int:
+        """Wait for the end; the exit status."""
+        while self.poll(None) is None:
+            pass
+        assert self.status is not None
+        return self.status
+
+    def close(self) -> None:
+        """Let go of the process: it is killed unless it was started with `detach`."""
+        self._control.close()
+
+
+def exit_status(status: int) -> int:
+    """A wait(2) status as the shell has it."""
+    code = os.waitstatus_to_exitcode(status)
+    return code if code >= 0 else 128 - code
+
+
+class Launcher:
+    """A helper process, started on first use and again if it has died.
+
+    Before it serves, it cleans up what crashed processes left below `containers`.
+    """
+
+    def __init__(self, containers: str = "") -> None:
+        self._containers = containers
+        self._lock = threading.Lock()
+        self._socket: socket.socket | None = None
+        self._pid = 0
+        self._owner = 0
+
+    def start(
+        self,
+        plan: Plan,
+        fds: tuple[int, int, int],
+        *,
+        directory: str | None = None,
+        state: str = "",
+        detach: bool = False,
+    ) -> Running:
+        """Carry out a plan in the helper: returns when its program runs.
+
+        `fds` are standard input, output and error; `directory` is the journal's, which is
+        removed with all that the plan made when the program ends. Raises StepError.
+        """
+        ours, theirs = socket.socketpair()
+        running = Running(ours, plan)
+        message = (plan.wire(), plan.undo(), directory, state, detach)
+        try:
+            with self._lock:
+                helper.send(self._connected(), message, (theirs.fileno(), *fds))
+        finally:
+            theirs.close()
+        try:
+            running._begin()  # noqa: SLF001
+        except BaseException:
+            ours.close()
+            raise
+        return running
+
+    def _connected(self) -> socket.socket:
+        """The socket to a living helper of this very process."""
+        if self._socket is not None and self._owner == os.getpid():
+            if not select.select([self._socket], [], [], 0)[0]:
+                return self._socket
+            # The helper never speaks on this socket: readable means that it is gone.
+            self.close()
+        ours, theirs = socket.socketpair()
+        interpreter = sys.executable or "/usr/bin/python3"
+        environment = {key: os.environ[key] for key in ("PATH", "LANG") if key in os.environ}
+        try:
+            self._pid = os.posix_spawn(
+                interpreter,
+                [interpreter, "-I", "-S", "-B", "-c", _PROGRAM, _PACKAGE_PARENT, self._containers],
+                environment,
+                file_actions=[(os.POSIX_SPAWN_DUP2, theirs.fileno(), 0)],
+            )
+        finally:
+            theirs.close()
+        self._socket, self._owner = ours, os.getpid()
+        return ours
+
+    def close(self, *, wait: bool = True) -> None:
+        """Let the helper end; what is not detached is killed and cleaned up first.
+
+        Without `wait` that goes on by itself, as it must where containers are detached.
+        """
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
+            if wait and self._owner == os.getpid():
+                try:
+                    os.waitpid(self._pid, 0)
+                except ChildProcessError:
+                    pass

@@ -1,0 +1,189 @@
+"""A plan: the start of a container as a value.
+
+A plan is a list of steps. A step has a name, the calls it makes, where it runs, one sentence
+of why with its source, what it needs and how it is undone. A call is a tuple whose first
+member names an operation of the executor and whose others are strings, numbers, bytes,
+None or tuples of these: so a plan can be printed, compared, stored and sent to another process.
+"""
+
+from __future__ import annotations
+
+import os
+
+from ctrt.linux import calls as k
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    Call = tuple[Any, ...]
+
+OUTSIDE = "outside"
+INSIDE = "inside"
+
+
+class Step:
+    """One step of a start.
+
+    `where` is "outside" (in the process that starts the container) or "inside" (in the
+    container's first process); `undo` are the calls that take it back after a crash or at
+    the end; `needs` is what the step cannot do without, in words.
+    """
+
+    __slots__ = ("calls", "name", "needs", "source", "undo", "where", "why")
+
+    def __init__(
+        self,
+        name: str,
+        where: str,
+        calls: tuple[Call, ...] | list[Call],
+        *,
+        why: str,
+        source: str,
+        needs: str = "",
+        undo: tuple[Call, ...] = (),
+    ) -> None:
+        self.name = name
+        self.where = where
+        self.calls = tuple(calls)
+        self.why = why
+        self.source = source
+        self.needs = needs
+        self.undo = undo
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Step) and all(
+            getattr(self, slot) == getattr(other, slot) for slot in self.__slots__
+        )
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        return f"Step({self.name!r}, {self.where!r}, {len(self.calls)} calls)"
+
+
+class Plan:
+    """The steps of one start, in order."""
+
+    __slots__ = ("notes", "steps")
+
+    def __init__(self, steps: list[Step], notes: tuple[str, ...] = ()) -> None:
+        self.steps = steps
+        self.notes = notes
+        """What the plan leaves out on this host, and why: a sentence each."""
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Plan) and (self.steps, self.notes) == (other.steps, other.notes)
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        return f"Plan({len(self.steps)} steps)"
+
+    def step(self, name: str) -> Step:
+        """The step of that name; KeyError if the plan has none."""
+        for step in self.steps:
+            if step.name == name:
+                return step
+        raise KeyError(name)
+
+    def wire(self) -> tuple[tuple[str, str, tuple[Call, ...]], ...]:
+        """What the executor needs of it: (name, where, calls) of each step."""
+        return tuple((step.name, step.where, step.calls) for step in self.steps)
+
+    def undo(self) -> tuple[Call, ...]:
+        """The calls that take back the whole plan, last step first."""
+        return tuple(call for step in reversed(self.steps) for call in step.undo)
+
+    def text(self) -> str:
+        """The plan for a person: each step with its calls, reason and source."""
+        lines = []
+        width = len(str(len(self.steps)))
+        for number, step in enumerate(self.steps, 1):
+            lines.append(f"{number:>{width}}. {step.name}  ({step.where})")
+            indent = " " * (width + 2)
+            lines.append(f"{indent}{step.why} [{step.source}]")
+            if step.needs:
+                lines.append(f"{indent}needs: {step.needs}")
+            lines += [f"{indent}  {describe(call)}" for call in step.calls]
+        lines += [f"note: {note}" for note in self.notes]
+        return "\n".join(lines)
+
+
+_CLONE_FLAGS = {
+    k.CLONE_NEWUSER: "CLONE_NEWUSER",
+    k.CLONE_NEWPID: "CLONE_NEWPID",
+    k.CLONE_NEWNS: "CLONE_NEWNS",
+    k.CLONE_NEWUTS: "CLONE_NEWUTS",
+    k.CLONE_NEWIPC: "CLONE_NEWIPC",
+    k.CLONE_NEWCGROUP: "CLONE_NEWCGROUP",
+    k.CLONE_NEWNET: "CLONE_NEWNET",
+    k.CLONE_NEWTIME: "CLONE_NEWTIME",
+    k.CLONE_FILES: "CLONE_FILES",
+}
+_ATTRIBUTES = {
+    k.MOUNT_ATTR_RDONLY: "ro",
+    k.MOUNT_ATTR_NOSUID: "nosuid",
+    k.MOUNT_ATTR_NODEV: "nodev",
+    k.MOUNT_ATTR_NOEXEC: "noexec",
+    k.MOUNT_ATTR_NOATIME: "noatime",
+    k.MOUNT_ATTR_STRICTATIME: "strictatime",
+    k.MOUNT_ATTR_NOSYMFOLLOW: "nosymfollow",
+}
+_PROPAGATION = {
+    k.MS_PRIVATE: "MS_PRIVATE",
+    k.MS_SLAVE: "MS_SLAVE",
+    k.MS_SHARED: "MS_SHARED",
+    k.MS_UNBINDABLE: "MS_UNBINDABLE",
+}
+
+
+def _flags(value: int, names: dict[int, str]) -> str:
+    return "|".join(name for bit, name in names.items() if value & bit) or "0"
+
+
+def _quoted(text: object) -> str:
+    return '"' + str(text).replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
+def describe(call: Call) -> str:
+    """A call as strace(1) would show what it does."""
+    name, *a = call
+    if name == "clone":
+        into = "|CLONE_INTO_CGROUP" if a[1] else ""
+        return f"clone3({_flags(a[0], _CLONE_FLAGS)}{into})"
+    if name == "unshare":
+        return f"unshare({_flags(a[0], _CLONE_FLAGS)})"
+    if name == "map_ids":
+        extents = ", ".join(f"{inside} {outside} {count}" for inside, outside, count in a[1])
+        by = f"{os.path.basename(a[2])}: " if a[2] else ""
+        return f'{by}write("/proc/PID/{a[0]}_map", "{extents}")'
+    if name == "propagation":
+        return f'mount("", {_quoted(a[0])}, "", MS_REC|{_flags(a[1], _PROPAGATION)}, "")'
+    if name == "file_system":
+        options = ",".join(key if value == "" else f"{key}={value}" for key, value in a[1])
+        return (
+            f"fsmount({_quoted(a[0])}, {_quoted(options)}, {_flags(a[2], _ATTRIBUTES)}) -> {a[3]}"
+        )
+    if name == "bind":
+        recursive = "|AT_RECURSIVE" if a[1] else ""
+        return f"open_tree({_quoted(a[0])}, OPEN_TREE_CLONE{recursive}) -> {a[4]}"
+    if name == "attach":
+        return f"move_mount({a[0]}, {_quoted(a[1])})"
+    if name == "overlay":
+        return f'fsmount("overlay", {len(a[0])} lower layers, upper{", idmapped" if a[4] else ""})'
+    if name == "seccomp":
+        return f"seccomp(SECCOMP_SET_MODE_FILTER, {len(a[0]) // 8} instructions)"
+    if name == "exec":
+        return f"execve({', '.join(_quoted(argument) for argument in a[0])})"
+    if name == "capabilities":
+        return f"capset(effective={a[1]:#x}, permitted={a[2]:#x}, inheritable={a[3]:#x})"
+    arguments = ", ".join(
+        _quoted(value)
+        if isinstance(value, str)
+        else f"{len(value)} bytes"
+        if isinstance(value, bytes)
+        else str(value)
+        for value in a
+    )
+    return f"{name}({arguments})"
