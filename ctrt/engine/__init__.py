@@ -1,0 +1,517 @@
+r"""What a person asks for: images, runtime and network joined.
+
+>>> from ctrt.engine import Engine
+>>> Engine().run("busybox", ["echo", "hello"]).text()
+'hello\n'
+"""
+
+from __future__ import annotations
+
+import os
+
+from ctrt.errors import CtrtError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from typing import Any
+
+    from ctrt.engine.options import Values
+    from ctrt.images.pull import Progress
+    from ctrt.images.store import Image, Store
+    from ctrt.observe import Snapshot
+    from ctrt.runtime.host import Host
+    from ctrt.runtime.launcher import Launcher, Running
+    from ctrt.runtime.plan import Plan
+
+__all__ = ["Container", "ContainerError", "Engine", "Result", "pull", "run"]
+
+_ADJECTIVES = "amber brave calm clear early fresh gentle keen lucid merry noble quick quiet swift"
+_NOUNS = "anchor beacon canal crane dock ferry gull harbor jetty lagoon pier quay reef sloop tide"
+
+
+class ContainerError(CtrtError):
+    """A command in a container ended with a non-zero status."""
+
+    def __init__(self, what: str, status: int) -> None:
+        how = f"status {status}"
+        if status > 128:
+            import signal
+
+            try:
+                how = f"status {status} (killed by {signal.Signals(status - 128).name})"
+            except ValueError:
+                pass
+        super().__init__(f"{what} ended with {how}", status=status)
+
+
+class Result:
+    """What a finished command left: its exit status and its output as bytes."""
+
+    def __init__(self, what: str, status: int, stdout: bytes, stderr: bytes) -> None:
+        self.what = what
+        self.status = status
+        self.stdout = stdout
+        self.stderr = stderr
+
+    def __repr__(self) -> str:
+        return f"Result({self.what!r}, status={self.status})"
+
+    def text(self) -> str:
+        """Standard output as text; bytes that are not UTF-8 are replaced."""
+        return self.stdout.decode(errors="replace")
+
+    def check(self) -> Result:
+        """Raise ContainerError if the status is not 0; returns itself."""
+        if self.status:
+            raise ContainerError(self.what, self.status)
+        return self
+
+
+class Prepared:
+    """A start that has been thought out but not done: the plan, and what goes with it."""
+
+    __slots__ = ("config", "directory", "name", "plan", "state", "what")
+
+    def __init__(
+        self,
+        plan: Plan,
+        what: str,
+        *,
+        name: str = "",
+        config: dict[str, Any] | None = None,
+        directory: str | None = None,
+        state: str = "",
+    ) -> None:
+        self.plan = plan
+        self.what = what
+        self.name = name
+        self.config = config
+        self.directory = directory
+        self.state = state
+
+
+class Container:
+    """A running command, with its output on pipes."""
+
+    def __init__(
+        self, prepared: Prepared, running: Running, stdout: int, stderr: int, stdin: int = -1
+    ) -> None:
+        self.name = prepared.name
+        self.what = prepared.what
+        self.plan = prepared.plan
+        self.config = prepared.config
+        self._running = running
+        self._stdout = stdout
+        self._stderr = stderr
+        self._stdin = stdin
+
+    @property
+    def pid(self) -> int:
+        """The first process's pid as the host sees it."""
+        return self._running.pid
+
+    def snapshot(self) -> Snapshot:
+        """What the kernel has made of it, while it runs."""
+        from ctrt import observe
+
+        return observe.snapshot(self.pid)
+
+    def signal(self, number: int) -> None:
+        """Send a signal to the command's process group."""
+        self._running.signal(number)
+
+    def release(self) -> None:
+        """Let a command run that was started to wait at its first instruction."""
+        self._running.release()
+
+    def stream(self, output: Callable[[str, bytes], object], stdin: bytes = b"") -> int:
+        """Hand the output on as it comes, feed standard input, and return the exit status.
+
+        `output` is called with "stdout" or "stderr" and the bytes. After the command has ended
+        what is still in the pipes is read, but a process that it left behind, and that holds
+        them open, is not waited for.
+        """
+        import select
+
+        poll = select.poll()
+        names = {self._stdout: "stdout", self._stderr: "stderr"}
+        for descriptor in names:
+            poll.register(descriptor, select.POLLIN)
+        poll.register(self._running.fileno(), select.POLLIN)
+        waiting = memoryview(stdin)
+        if self._stdin >= 0:
+            os.set_blocking(self._stdin, False)
+            poll.register(self._stdin, select.POLLOUT)
+        status: int | None = None
+        while names or status is None:
+            ready = poll.poll(0 if status is not None else None)
+            if not ready:
+                break
+            for descriptor, _ in ready:
+                if descriptor in names:
+                    data = os.read(descriptor, 65536)
+                    if data:
+                        output(names[descriptor], data)
+                    else:
+                        poll.unregister(descriptor)
+                        del names[descriptor]
+                elif descriptor == self._stdin:
+                    waiting = self._feed(poll, waiting)
+                else:
+                    fileno = self._running.fileno()
+                    status = self._running.poll()
+                    if status is not None:
+                        poll.unregister(fileno)
+        assert status is not None
+        self.close()
+        return status
+
+    def _feed(self, poll: Any, waiting: memoryview) -> memoryview:
+        try:
+            waiting = waiting[os.write(self._stdin, waiting) :] if waiting else waiting
+        except BlockingIOError:
+            return waiting
+        except BrokenPipeError:
+            waiting = waiting[:0]
+        if not waiting:
+            poll.unregister(self._stdin)
+            os.close(self._stdin)
+            self._stdin = -1
+        return waiting
+
+    def collect(self, stdin: bytes = b"") -> Result:
+        """Wait for the end and keep all the output."""
+        parts: dict[str, list[bytes]] = {"stdout": [], "stderr": []}
+        status = self.stream(lambda name, data: parts[name].append(data), stdin)
+        return Result(self.what, status, b"".join(parts["stdout"]), b"".join(parts["stderr"]))
+
+    def close(self) -> None:
+        """Let go of the pipes, and kill the command if it still runs."""
+        for descriptor in (self._stdout, self._stderr, self._stdin):
+            if descriptor >= 0:
+                os.close(descriptor)
+        self._stdout = self._stderr = self._stdin = -1
+        self._running.close()
+
+
+class Engine:
+    """Images, containers and sandboxes below one root directory.
+
+    `root` is by default CTRT_ROOT, else /var/lib/ctrt for root and $XDG_DATA_HOME/ctrt for
+    others. Nothing is made or probed before it is needed.
+    """
+
+    def __init__(self, root: str | None = None) -> None:
+        self.root = os.path.abspath(root or default_root())
+        self.containers = f"{self.root}/containers"
+        self._store: Store | None = None
+        self._host: Host | None = None
+        self._launcher: Launcher | None = None
+
+    # -- parts ----------------------------------------------------------------------------------
+
+    @property
+    def store(self) -> Store:
+        """The content store."""
+        if self._store is None:
+            from ctrt.images.store import Store
+
+            self._store = Store(self.root, in_use=self._layers_in_use)
+        return self._store
+
+    @property
+    def launcher(self) -> Launcher:
+        """The process that starts containers for this one."""
+        if self._launcher is None:
+            from ctrt.runtime.launcher import Launcher
+
+            self._prepare_root()
+            self._launcher = Launcher(self.containers)
+        return self._launcher
+
+    @property
+    def host(self) -> Host:
+        """What this machine and user can do."""
+        if self._host is None:
+            from ctrt.runtime.host import Host
+
+            self._host = Host.probe(idmapped_overlay=os.geteuid() == 0 and self._idmapped())
+        return self._host
+
+    def _idmapped(self) -> bool:
+        """Whether overlayfs takes id-mapped layers here: tried once for each boot and root."""
+        with open("/proc/sys/kernel/random/boot_id") as file:
+            known = f"{self.root}/cache/idmapped-{file.read().strip()}"
+        try:
+            with open(known) as file:
+                return file.read() == "yes"
+        except OSError:
+            pass
+        from ctrt.runtime import probe
+
+        self._prepare_root()
+        works = probe.idmapped_overlay(self._probe_start, f"{self.root}/cache")
+        with open(known, "w") as file:
+            file.write("yes" if works else "no")
+        return works
+
+    def _probe_start(self, plan: Plan) -> None:
+        with open("/dev/null", "r+b", buffering=0) as null:
+            number = null.fileno()
+            self.launcher.start(plan, (number, number, number)).wait()
+
+    def _prepare_root(self) -> None:
+        """Make the root; others may pass through it (a container's root must), not look."""
+        try:
+            os.makedirs(self.root, mode=0o711, exist_ok=True)
+            for name in ("containers", "cache"):
+                os.makedirs(f"{self.root}/{name}", mode=0o711, exist_ok=True)
+        except OSError as error:
+            raise CtrtError(
+                f"the directory {error.filename or self.root} cannot be made "
+                f"({error.strerror}); set CTRT_ROOT to one that can"
+            ) from None
+
+    # -- images ---------------------------------------------------------------------------------
+
+    def image(
+        self,
+        reference: str,
+        *,
+        when: str = "missing",
+        progress: Callable[[Progress], object] | None = None,
+    ) -> Image:
+        """The image of that name, pulled as `when` says: missing, always or never."""
+        found = self.store.find(reference) if when != "always" else None
+        if found is not None:
+            return found
+        if when == "never":
+            raise CtrtError(
+                f"there is no image {reference} in the store; pull it with: ctrt pull {reference}"
+            )
+        from ctrt.images.pull import pull
+
+        return pull(self.store, reference, progress=progress)
+
+    def _spawn(self, arguments: list[str]) -> int:
+        """Run a program of ours as root of the user namespace that containers get."""
+        from ctrt.runtime import planner
+
+        uid_map, gid_map = self.host.id_maps()
+        plan = planner.in_user_namespace(
+            tuple(arguments), ("PATH=/usr/bin:/bin",), uid_map, gid_map, self.host
+        )
+        with open("/dev/null", "r+b", buffering=0) as null:
+            running = self.launcher.start(plan, (null.fileno(), null.fileno(), 2))
+        return running.wait()
+
+    def lowers(self, image: Image) -> list[str]:
+        """The image's layers as directories for overlayfs, topmost first."""
+        from ctrt.images import layers
+
+        host = self.host
+        if host.privileged:
+            how = layers.Unpacker("root", None)
+        elif host.newuidmap and host.newgidmap:
+            how = layers.Unpacker("subordinate", self._spawn)
+        else:
+            how = layers.Unpacker("single", self._spawn)
+        return layers.unpack(self.store, image, how)
+
+    def _layers_in_use(self) -> list[str]:
+        return [chain for state in self.states() for chain in state.get("layers", [])]
+
+    # -- containers -------------------------------------------------------------------------------
+
+    def states(self) -> list[dict[str, Any]]:
+        """What was written down about each container that somebody looks after."""
+        from ctrt.runtime import state
+
+        return state.running(self.containers)
+
+    def recover(self) -> list[str]:
+        """Clean up what crashed processes left; what could not be cleaned, in words."""
+        from ctrt.runtime import state
+
+        return state.recover(self.containers)
+
+    def prepare(
+        self,
+        reference: str,
+        command: Sequence[str] = (),
+        options: Values | None = None,
+        *,
+        default_arguments: list[str] | None = None,
+        progress: Callable[[Progress], object] | None = None,
+        trace: bool = False,
+    ) -> Prepared:
+        """Think out the start of a container: pull and unpack what is missing, and plan."""
+        from ctrt.engine import config as configuration
+        from ctrt.engine import options as tables
+        from ctrt.linux import seccomp
+        from ctrt.oci import fastjson
+        from ctrt.runtime import planner
+
+        chosen = options or tables.RUN.parse([])
+        image = self.image(reference, when=chosen.pull, progress=progress)
+        lowers = self.lowers(image)
+        name = self._name(chosen.name)
+        directory = f"{self.containers}/{name}"
+        config = configuration.container(
+            image.config,
+            lowers,
+            chosen,
+            list(command),
+            self.host,
+            name=name,
+            directory=directory,
+            default_arguments=default_arguments,
+        )
+        program = None
+        if config["linux"].get("seccomp"):
+            try:
+                program = seccomp.cached(config["linux"]["seccomp"], f"{self.root}/cache/seccomp")
+            except seccomp.SeccompError as error:
+                raise CtrtError(str(error)) from None
+        plan = planner.container(
+            config,
+            self.host,
+            planner.Layers(tuple(lowers), directory),
+            seccomp=program,
+            trace=trace,
+        )
+        state = {
+            "name": name,
+            "image": image.reference,
+            "command": config["process"]["args"],
+            "layers": [layer.chain_id for layer in image.layers],
+            "config": config,
+        }
+        arguments = config["process"]["args"]
+        return Prepared(
+            plan,
+            f"{arguments[0]} in {image.reference}",
+            name=name,
+            config=config,
+            directory=directory,
+            state=fastjson.dumps(state),
+        )
+
+    def _name(self, wanted: str | None) -> str:
+        if wanted is None:
+            import random
+
+            while True:
+                parts = (_ADJECTIVES.split(), _NOUNS.split())
+                name = "-".join(random.choice(words) for words in parts)
+                name = f"{name}-{os.urandom(2).hex()}"
+                if not os.path.exists(f"{self.containers}/{name}"):
+                    return name
+        allowed = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.-"
+        if not wanted or wanted[0] in "_.-" or wanted.strip(allowed) or len(wanted) > 64:
+            raise CtrtError(
+                f"the name {wanted!r} is not letters, digits, '_', '.' or '-', at most 64, "
+                "beginning with a letter or digit"
+            )
+        return wanted
+
+    def start(self, prepared: Prepared, *, stdin: bool = False) -> Container:
+        """Carry out a plan through the launcher, with output (and input) on pipes."""
+        out_read, out_write = os.pipe()
+        error_read, error_write = os.pipe()
+        if stdin:
+            in_read, in_write = os.pipe()
+        else:
+            in_read, in_write = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC), -1
+        ours = [out_read, error_read] + ([in_write] if stdin else [])
+        try:
+            running = self.launcher.start(
+                prepared.plan,
+                (in_read, out_write, error_write),
+                directory=prepared.directory,
+                state=prepared.state,
+            )
+        except BaseException:
+            for descriptor in ours:
+                os.close(descriptor)
+            raise
+        finally:
+            for descriptor in (in_read, out_write, error_write):
+                os.close(descriptor)
+        return Container(prepared, running, out_read, error_read, in_write)
+
+    def detach(self, prepared: Prepared) -> str:
+        """Start a container that outlives this process; its name."""
+        from ctrt.runtime.launcher import Launcher
+
+        self._prepare_root()
+        keeper = Launcher(self.containers)
+        with open("/dev/null", "r+b", buffering=0) as null:
+            number = null.fileno()
+            keeper.start(
+                prepared.plan,
+                (number, number, number),
+                directory=prepared.directory,
+                state=prepared.state,
+                detach=True,
+            ).close()
+        keeper.close(wait=False)
+        return prepared.name
+
+    def run(
+        self,
+        reference: str,
+        command: Sequence[str] = (),
+        *,
+        stdin: bytes = b"",
+        options: Sequence[str] = (),
+        progress: Callable[[Progress], object] | None = None,
+    ) -> Result:
+        """Run a command in a new container and wait for it.
+
+        `options` are those of `ctrt run`, as words. Raises ContainerError for a status that
+        is not 0, and other CtrtErrors where the container cannot be started.
+        """
+        from ctrt.engine import options as tables
+
+        prepared = self.prepare(reference, command, tables.RUN.parse(options), progress=progress)
+        return self.start(prepared, stdin=bool(stdin)).collect(stdin).check()
+
+    def close(self) -> None:
+        """End the launcher; containers that are not detached end with it."""
+        if self._launcher is not None:
+            self._launcher.close()
+            self._launcher = None
+
+
+def default_root() -> str:
+    """The root directory: CTRT_ROOT, /var/lib/ctrt for root, $XDG_DATA_HOME/ctrt for others."""
+    chosen = os.environ.get("CTRT_ROOT")
+    if chosen:
+        return chosen
+    if os.geteuid() == 0:
+        return "/var/lib/ctrt"
+    home = os.environ.get("XDG_DATA_HOME") or os.path.expanduser("~/.local/share")
+    return f"{home}/ctrt"
+
+
+_default: Engine | None = None
+
+
+def default_engine() -> Engine:
+    """The engine of this process, on the default root."""
+    global _default
+    if _default is None or _default.root != os.path.abspath(default_root()):
+        _default = Engine()
+    return _default
+
+
+def run(reference: str, command: Sequence[str] = (), **keywords: Any) -> Result:
+    """`Engine.run` of the default engine."""
+    return default_engine().run(reference, command, **keywords)
+
+
+def pull(reference: str, **keywords: Any) -> Image:
+    """Pull an image into the default store."""
+    return default_engine().image(reference, when="always", **keywords)

@@ -1,0 +1,387 @@
+"""From an image and the options of run to an OCI runtime configuration.
+
+The result is what config.json of a bundle holds (OCI runtime specification, config.md and
+config-linux.md), as a dict. The image's own configuration is the starting point, the options
+come on top, as podman-run(1) has it.
+"""
+
+from __future__ import annotations
+
+import os
+
+from ctrt.errors import CtrtError
+from ctrt.linux import capabilities
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from ctrt.engine.options import Values
+    from ctrt.runtime.host import Host
+
+DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+DEFAULT_CAPABILITIES = (
+    "CAP_CHOWN",
+    "CAP_DAC_OVERRIDE",
+    "CAP_FOWNER",
+    "CAP_FSETID",
+    "CAP_KILL",
+    "CAP_NET_BIND_SERVICE",
+    "CAP_SETFCAP",
+    "CAP_SETGID",
+    "CAP_SETPCAP",
+    "CAP_SETUID",
+    "CAP_SYS_CHROOT",
+)
+"""What root of a container keeps: podman's default, a part of Docker's."""
+
+NAMESPACES = ("user", "mount", "pid", "network", "uts", "ipc", "cgroup")
+MASKED_PATHS = (
+    "/proc/acpi",
+    "/proc/asound",
+    "/proc/interrupts",
+    "/proc/kcore",
+    "/proc/keys",
+    "/proc/latency_stats",
+    "/proc/sched_debug",
+    "/proc/scsi",
+    "/proc/timer_list",
+    "/proc/timer_stats",
+    "/sys/dev/block",
+    "/sys/devices/virtual/powercap",
+    "/sys/firmware",
+    "/sys/fs/selinux",
+)
+READ_ONLY_PATHS = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger")
+_SMALL_FILE = 1 << 20
+
+
+def container(
+    image: dict[str, Any],
+    lowers: list[str],
+    options: Values,
+    command: list[str],
+    host: Host,
+    *,
+    name: str,
+    directory: str,
+    default_arguments: list[str] | None = None,
+) -> dict[str, Any]:
+    """The configuration of a container.
+
+    `image` is the OCI image configuration, `lowers` its layers (topmost first), `directory`
+    the container's own. `default_arguments` take the place of the image's command where
+    `command` is empty. Raises CtrtError for options that cannot be met.
+    """
+    defaults = image.get("config") or {}
+    user = _user(options.user or defaults.get("User") or "", lowers)
+    hostname = options.hostname or name
+    sets, bounding = _capabilities(options, root=user["uid"] == 0)
+    no_new_privileges, seccomp = _security(options)
+    mounts = _mounts(directory)
+    for index, text in enumerate(options.volume):
+        mounts.append(_volume(text, f"--volume {index + 1}"))
+    for text in options.tmpfs:
+        mounts.append(_tmpfs(text))
+    uid_map, gid_map = host.id_maps()
+    _check_mapped(user, uid_map, gid_map, host)
+    config: dict[str, Any] = {
+        "ociVersion": "1.2.0",
+        "process": {
+            "args": _arguments(defaults, options, command, default_arguments),
+            "env": _environment(defaults, options, user.pop("home"), hostname),
+            "cwd": options.workdir or defaults.get("WorkingDir") or "/",
+            "user": user,
+            "capabilities": sets,
+            "noNewPrivileges": no_new_privileges,
+        },
+        "root": {"path": f"{directory}/rootfs", "readonly": bool(options.read_only)},
+        "hostname": hostname,
+        "mounts": mounts,
+        "linux": {
+            "namespaces": [
+                {"type": kind} for kind in NAMESPACES if kind != "user" or _has_userns(host)
+            ],
+            "maskedPaths": list(MASKED_PATHS),
+            "readonlyPaths": list(READ_ONLY_PATHS),
+        },
+    }
+    if not config["process"]["cwd"].startswith("/"):
+        raise CtrtError(
+            f"the working directory {config['process']['cwd']!r} is not an absolute path"
+        )
+    linux = config["linux"]
+    if _has_userns(host):
+        linux["uidMappings"] = _mappings(uid_map)
+        linux["gidMappings"] = _mappings(gid_map)
+    if host.cgroup:
+        linux["cgroupsPath"] = f"{host.cgroup}/{name}"
+    if seccomp == "default":
+        from ctrt.runtime import seccomp_default
+
+        linux["seccomp"] = seccomp_default.profile(bounding, host.machine)
+    elif seccomp:
+        linux["seccomp"] = seccomp
+    return config
+
+
+def _has_userns(host: Host) -> bool:
+    """Root needs id-mapped layers for a user namespace; without them it does as podman does."""
+    return not host.privileged or host.idmapped_overlay
+
+
+def _mappings(extents: tuple[tuple[int, int, int], ...]) -> list[dict[str, int]]:
+    return [
+        {"containerID": inside, "hostID": outside, "size": count}
+        for inside, outside, count in extents
+    ]
+
+
+def _arguments(
+    defaults: dict[str, Any],
+    options: Values,
+    command: list[str],
+    default_arguments: list[str] | None,
+) -> list[str]:
+    entry = list(defaults.get("Entrypoint") or [])
+    if options.entrypoint is not None:
+        entry = [options.entrypoint] if options.entrypoint else []
+    if default_arguments is not None and not command:
+        return default_arguments
+    if not command and options.entrypoint is None:
+        command = list(defaults.get("Cmd") or [])
+    arguments = entry + command
+    if not arguments:
+        raise CtrtError("the image names no command to run; give one after the image")
+    return arguments
+
+
+def _environment(defaults: dict[str, Any], options: Values, home: str, hostname: str) -> list[str]:
+    variables = {"PATH": DEFAULT_PATH, "HOME": home, "HOSTNAME": hostname, "container": "ctrt"}
+    for entry in defaults.get("Env") or []:
+        key, _, value = entry.partition("=")
+        variables[key] = value
+    for entry in options.env:
+        key, equals, value = entry.partition("=")
+        if not key:
+            raise CtrtError(f"--env {entry!r} has no name before the =")
+        if equals:
+            variables[key] = value
+        elif key in os.environ:
+            variables[key] = os.environ[key]
+    return [f"{key}={value}" for key, value in variables.items()]
+
+
+def _capabilities(options: Values, *, root: bool) -> tuple[dict[str, list[str]], list[str]]:
+    everything = list(capabilities.NAMES[: capabilities.last() + 1])
+
+    def named(words: list[str], option: str) -> list[str]:
+        result = []
+        for word in (part for text in words for part in text.split(",")):
+            if word.upper() == "ALL":
+                result += everything
+                continue
+            try:
+                result += capabilities.names(capabilities.mask([word]))
+            except ValueError as error:
+                import difflib
+
+                near = difflib.get_close_matches(
+                    "CAP_" + word.upper().removeprefix("CAP_"), capabilities.NAMES, 1
+                )
+                hint = f"; did you mean {near[0]}?" if near else ""
+                raise CtrtError(f"{option}: {error}{hint}") from None
+        return result
+
+    added = named(options.cap_add, "--cap-add")
+    dropped = named(options.cap_drop, "--cap-drop")
+    start: list[str] = [] if len(dropped) >= len(everything) else list(DEFAULT_CAPABILITIES)
+    if len(added) >= len(everything):
+        kept = [cap for cap in everything if cap not in dropped]
+    else:
+        kept = [cap for cap in everything if cap in added or (cap in start and cap not in dropped)]
+    if root:
+        return {"bounding": kept, "effective": kept, "permitted": kept}, kept
+    # Another user holds what was asked for by name, as podman does it: by the ambient set.
+    asked = [cap for cap in kept if cap in added]
+    held = dict.fromkeys(("effective", "permitted", "inheritable", "ambient"), asked)
+    return {"bounding": kept, **held}, kept
+
+
+def _security(options: Values) -> tuple[bool, Any]:
+    no_new_privileges: bool = True
+    seccomp: Any = "default"
+    for text in options.security_opt:
+        key, _, value = text.partition("=")
+        if not value and ":" in key:
+            key, _, value = key.partition(":")
+        if key == "no-new-privileges" and value in ("", "true", "false"):
+            no_new_privileges = value != "false"
+        elif key == "seccomp" and value == "unconfined":
+            seccomp = None
+        elif key == "seccomp" and value:
+            seccomp = _profile(value)
+        else:
+            raise CtrtError(
+                f"--security-opt {text!r} is not known; there are seccomp=unconfined, "
+                "seccomp=FILE and no-new-privileges[=false]"
+            )
+    return no_new_privileges, seccomp
+
+
+def _profile(path: str) -> Any:
+    from ctrt.oci import fastjson
+
+    try:
+        with open(path, encoding="utf-8") as file:
+            return fastjson.loads(file.read())
+    except OSError as error:
+        raise CtrtError(f"the seccomp profile {path} cannot be read: {error.strerror}") from None
+    except ValueError as error:
+        raise CtrtError(f"the seccomp profile {path} is not JSON: {error}") from None
+
+
+def _mounts(directory: str) -> list[dict[str, Any]]:
+    plain = ["nosuid", "noexec", "nodev"]
+
+    def entry(destination: str, kind: str, options: list[str]) -> dict[str, Any]:
+        return {"destination": destination, "type": kind, "source": kind, "options": options}
+
+    return [
+        entry("/proc", "proc", plain),
+        entry("/dev", "tmpfs", ["nosuid", "strictatime", "mode=755", "size=65536k"]),
+        entry(
+            "/dev/pts",
+            "devpts",
+            ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620"],
+        ),
+        entry("/dev/shm", "tmpfs", [*plain, "mode=1777", "size=65536k"]),
+        entry("/dev/mqueue", "mqueue", plain),
+        entry("/sys", "sysfs", [*plain, "ro"]),
+        entry("/sys/fs/cgroup", "cgroup", [*plain, "ro"]),
+        {
+            "destination": "/etc/hosts",
+            "type": "bind",
+            "source": f"{directory}/hosts",
+            "options": ["bind", "nosuid", "nodev", "noexec"],
+        },
+    ]
+
+
+def _volume(text: str, place: str) -> dict[str, Any]:
+    parts = text.split(":")
+    if len(parts) not in (2, 3) or not parts[0] or not parts[1].startswith("/"):
+        raise CtrtError(f"{place}: {text!r} is not SOURCE:/DIR or SOURCE:/DIR:OPTIONS")
+    source = os.path.abspath(os.path.expanduser(parts[0]))
+    if not os.path.exists(source):
+        raise CtrtError(f"{place}: {source} does not exist on the host")
+    options = [option for option in (parts[2:] or [""])[0].split(",") if option]
+    known = ("ro", "rw", "nosuid", "suid", "nodev", "dev", "noexec", "exec", "bind", "rbind")
+    for option in options:
+        if option not in (*known, "private", "rprivate"):
+            raise CtrtError(f"{place}: there is no option {option!r}; there are {', '.join(known)}")
+    if not {"bind", "rbind"} & set(options):
+        options.append("rbind")
+    return {
+        "destination": parts[1],
+        "type": "bind",
+        "source": source,
+        "options": ["nosuid", "nodev", *options],
+    }
+
+
+def _tmpfs(text: str) -> dict[str, Any]:
+    destination, _, options = text.partition(":")
+    if not destination.startswith("/"):
+        raise CtrtError(f"--tmpfs {text!r} does not begin with an absolute path")
+    return {
+        "destination": destination,
+        "type": "tmpfs",
+        "source": "tmpfs",
+        "options": ["nosuid", "nodev", "noexec", *(o for o in options.split(",") if o)],
+    }
+
+
+def _user(text: str, lowers: list[str]) -> dict[str, Any]:
+    """A user as process.user of the specification, with its home directory as "home".
+
+    Names are looked up in the image's /etc/passwd and /etc/group, as podman does it.
+    """
+    name, _, group = text.partition(":")
+    if name in ("", "0", "root") and not group:
+        return {"uid": 0, "gid": 0, "home": "/root"}
+    passwd = _table(_image_file(lowers, "etc/passwd"), 7)
+    groups = _table(_image_file(lowers, "etc/group"), 4)
+    row = next((r for r in passwd if name in (r[0], r[2])), None)
+    if row is not None:
+        uid, gid, home = int(row[2]), int(row[3]), row[5] or "/"
+    elif name.isdecimal():
+        uid, gid, home = int(name), 0, "/"
+    else:
+        raise CtrtError(f"the image has no user {name!r} in its /etc/passwd")
+    additional = []
+    if group:
+        entry = next((g for g in groups if group in (g[0], g[2])), None)
+        if entry is not None:
+            gid = int(entry[2])
+        elif group.isdecimal():
+            gid = int(group)
+        else:
+            raise CtrtError(f"the image has no group {group!r} in its /etc/group")
+    elif row is not None:
+        additional = [int(g[2]) for g in groups if row[0] in g[3].split(",") and int(g[2]) != gid]
+    return {"uid": uid, "gid": gid, "additionalGids": additional, "home": home}
+
+
+def _table(text: str, width: int) -> list[list[str]]:
+    """The well-formed rows of a passwd(5) or group(5) file."""
+    rows = [line.split(":") for line in text.splitlines()]
+    return [
+        row
+        for row in rows
+        if len(row) >= width and row[2].isdecimal() and (width < 7 or row[3].isdecimal())
+    ]
+
+
+def _image_file(lowers: list[str], path: str) -> str:
+    """A small file of the image, from the topmost layer that has it; "" if none does.
+
+    No link is followed: what the image says must not lead to a file of the host.
+    """
+    from ctrt.linux import calls
+
+    for lower in lowers:
+        directory = os.open(lower, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            descriptor = calls.openat2(
+                directory,
+                path,
+                os.O_RDONLY | os.O_NONBLOCK,
+                calls.RESOLVE_BENEATH | calls.RESOLVE_NO_SYMLINKS,
+            )
+        except OSError:
+            continue
+        finally:
+            os.close(directory)
+        with os.fdopen(descriptor, "rb") as file:
+            if os.fstat(descriptor).st_mode & 0o170000 != 0o100000:
+                return ""  # a whiteout: this layer takes the file away
+            return file.read(_SMALL_FILE).decode(errors="replace")
+    return ""
+
+
+def _check_mapped(
+    user: dict[str, Any],
+    uid_map: tuple[tuple[int, int, int], ...],
+    gid_map: tuple[tuple[int, int, int], ...],
+    host: Host,
+) -> None:
+    if not _has_userns(host):
+        return
+    for kind, number, extents in (("user", user["uid"], uid_map), ("group", user["gid"], gid_map)):
+        if not any(inside <= number < inside + count for inside, _, count in extents):
+            why = host.reasons.get("ids", "the container's id map does not reach it")
+            raise CtrtError(
+                f"{kind} {number} cannot be used in the container: {why}; "
+                "add a range to /etc/subuid and /etc/subgid, or use --user 0"
+            )

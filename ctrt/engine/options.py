@@ -1,0 +1,246 @@
+"""The options of run, unshare and caps: one table each, for the command line and the magics.
+
+A table is data: parsing, help, completion and the hint at a mistyped option all come from it.
+The parser is our own and small, because the start of `ctrt run` pays for what it imports, and
+because unshare(1) has options with optional values, which getopt(3) of Python lacks.
+"""
+
+from __future__ import annotations
+
+from ctrt.errors import CtrtError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any
+
+
+class Option:
+    """One option: its spellings, the name of its value, and one line of help.
+
+    `kind` is "flag", "value", "list" (may be repeated) or "optional" (the value may be left
+    out, and is then given only by `--name=value`).
+    """
+
+    __slots__ = ("choices", "default", "help", "key", "kind", "metavar", "names")
+
+    def __init__(
+        self,
+        names: str,
+        help: str,  # noqa: A002 - the word that every option parser uses
+        *,
+        metavar: str = "",
+        kind: str = "",
+        default: Any = None,
+        choices: tuple[str, ...] = (),
+    ) -> None:
+        self.names = tuple(names.split())
+        self.key = self.names[-1].lstrip("-").replace("-", "_")
+        self.help = help
+        self.metavar = metavar
+        self.kind = kind or ("value" if metavar else "flag")
+        self.default = False if self.kind == "flag" else [] if self.kind == "list" else default
+        self.choices = choices
+
+    def usage(self) -> str:
+        """Its spellings as help shows them."""
+        value = f"={self.metavar}" if self.metavar else ""
+        return ", ".join(self.names) + (f"[{value}]" if self.kind == "optional" else value)
+
+
+class Table:
+    """The options of one verb, with what follows them."""
+
+    def __init__(self, verb: str, summary: str, operands: str, options: Sequence[Option]) -> None:
+        self.verb = verb
+        self.summary = summary
+        self.operands = operands
+        self.options = tuple(options)
+        self._by_name = {name: option for option in options for name in option.names}
+
+    def __add__(self, more: Sequence[Option]) -> Table:
+        """The same table with more options."""
+        return Table(self.verb, self.summary, self.operands, (*self.options, *more))
+
+    def parse(self, words: Sequence[str], *, interspersed: bool = False) -> Values:
+        """Parse words; options end at the first operand or at `--`.
+
+        With `interspersed` options may also follow operands. Raises CtrtError, which for a
+        mistyped option names the nearest one.
+        """
+        values = Values(self.options)
+        rest = list(words)
+        while rest:
+            word = rest.pop(0)
+            if word == "--":
+                values.operands += rest
+                break
+            if not word.startswith("-") or word == "-":
+                values.operands.append(word)
+                if interspersed:
+                    continue
+                values.operands += rest
+                break
+            if word.startswith("--"):
+                name, equals, value = word.partition("=")
+                self._take(values, self._option(name), name, value if equals else None, rest)
+            else:
+                self._take_short(values, word, rest)
+        return values
+
+    def _take_short(self, values: Values, word: str, rest: list[str]) -> None:
+        letters = word[1:]
+        while letters:
+            name, letters = "-" + letters[0], letters[1:]
+            option = self._option(name, word)
+            if option.kind == "flag" or option.kind == "optional":
+                self._take(values, option, name, None, rest)
+            else:
+                self._take(values, option, name, letters.removeprefix("=") or None, rest)
+                return
+
+    def _take(
+        self, values: Values, option: Option, name: str, value: str | None, rest: list[str]
+    ) -> None:
+        if option.kind == "flag":
+            if value not in (None, "true", "false"):
+                raise CtrtError(f"{self.verb}: {name} takes no value, but got {value!r}")
+            setattr(values, option.key, value != "false")
+            return
+        if value is None:
+            if option.kind == "optional":
+                setattr(values, option.key, True)
+                return
+            if not rest:
+                raise CtrtError(f"{self.verb}: {name} needs a value ({option.metavar})")
+            value = rest.pop(0)
+        if option.choices and value not in option.choices:
+            raise CtrtError(
+                f"{self.verb}: {name} is one of {', '.join(option.choices)}, not {value!r}"
+            )
+        if option.kind == "list":
+            getattr(values, option.key).append(value)
+        else:
+            setattr(values, option.key, value)
+
+    def _option(self, name: str, word: str = "") -> Option:
+        option = self._by_name.get(name)
+        if option is not None:
+            return option
+        import difflib
+
+        near = difflib.get_close_matches(name, list(self._by_name), 1)
+        hint = f"; did you mean {near[0]}?" if near else f"; see ctrt {self.verb} --help"
+        within = f" (in {word})" if word and word != name else ""
+        raise CtrtError(f"{self.verb}: there is no option {name}{within}{hint}")
+
+    def help(self, prefix: str = "ctrt ") -> str:
+        """The help text."""
+        usages = [option.usage() for option in self.options]
+        width = min(max(map(len, usages), default=0), 30)
+        lines = [f"usage: {prefix}{self.verb} [options] {self.operands}".rstrip(), "", self.summary]
+        if self.options:
+            lines += ["", "options:"]
+        for usage, option in zip(usages, self.options, strict=True):
+            text = option.help + (f" ({', '.join(option.choices)})" if option.choices else "")
+            if len(usage) > width:
+                lines += [f"  {usage}", f"  {'':{width}}  {text}"]
+            else:
+                lines.append(f"  {usage:{width}}  {text}")
+        return "\n".join(lines)
+
+
+class Values:
+    """What was parsed: an attribute for each option, and the operands."""
+
+    operands: list[str]
+
+    def __init__(self, options: Sequence[Option]) -> None:
+        self.operands = []
+        for option in options:
+            default = option.default
+            setattr(self, option.key, list(default) if isinstance(default, list) else default)
+
+    if TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any: ...
+
+
+RUN = Table(
+    "run",
+    "Run a command in a new container. Options are podman run's where it has them.",
+    "IMAGE [COMMAND [ARG...]]",
+    [
+        Option("-e --env", "set an environment variable", metavar="NAME=VALUE", kind="list"),
+        Option("-w --workdir", "the directory that the command starts in", metavar="DIR"),
+        Option("-u --user", "the user, by name or number", metavar="USER[:GROUP]"),
+        Option("-h --hostname", "the container's host name", metavar="NAME"),
+        Option("--name", "a name for the container", metavar="NAME"),
+        Option("--entrypoint", "instead of the image's entry point", metavar="COMMAND"),
+        Option("-v --volume", "bind-mount", metavar="SOURCE:DIR[:OPTIONS]", kind="list"),
+        Option("--tmpfs", "mount an empty tmpfs", metavar="DIR[:OPTIONS]", kind="list"),
+        Option("--read-only", "make the root file system read-only"),
+        Option("--cap-add", "add a capability, or ALL", metavar="CAP", kind="list"),
+        Option("--cap-drop", "drop a capability, or ALL", metavar="CAP", kind="list"),
+        Option(
+            "--security-opt",
+            "seccomp=unconfined, seccomp=FILE, no-new-privileges[=false]",
+            metavar="OPTION",
+            kind="list",
+        ),
+        Option("-i --interactive", "keep standard input open"),
+        Option("-d --detach", "leave the container running and print its name"),
+        Option("--rm", "remove the container when it ends, as ctrt always does"),
+        Option(
+            "--pull",
+            "when to pull the image",
+            metavar="WHEN",
+            default="missing",
+            choices=("missing", "always", "never"),
+        ),
+        Option("--plan", "print the steps of the start instead of starting"),
+    ],
+)
+
+UNSHARE = Table(
+    "unshare",
+    "Run a program in new namespaces. Options are those of unshare(1) of util-linux.",
+    "[PROGRAM [ARG...]]",
+    [
+        Option("-m --mount", "unshare the mount namespace"),
+        Option("-u --uts", "unshare the UTS namespace (host name)"),
+        Option("-i --ipc", "unshare the System V IPC namespace"),
+        Option("-n --net", "unshare the network namespace"),
+        Option("-p --pid", "unshare the pid namespace"),
+        Option("-U --user", "unshare the user namespace"),
+        Option("-C --cgroup", "unshare the cgroup namespace"),
+        Option("-T --time", "unshare the time namespace"),
+        Option("-f --fork", "fork before running the program"),
+        Option("-r --map-root-user", "map the current user to root (implies --user)"),
+        Option("-c --map-current-user", "map the current user to itself (implies --user)"),
+        Option("--map-auto", "map subordinate ids too (implies --user)"),
+        Option(
+            "--mount-proc",
+            "mount a proc file system first (implies --mount)",
+            metavar="DIR",
+            kind="optional",
+        ),
+        Option(
+            "--propagation",
+            "propagation of the mounts in the new mount namespace",
+            metavar="TYPE",
+            default="private",
+            choices=("private", "slave", "shared", "unchanged"),
+        ),
+        Option("-w --wd", "the directory that the program starts in", metavar="DIR"),
+        Option("--kill-child", "kill the program when ctrt ends, as ctrt always does"),
+        Option("--plan", "print the steps of the start instead of starting"),
+    ],
+)
+
+CAPS = Table(
+    "caps",
+    "Show the five capability sets of a process or a container.",
+    "[PID | CONTAINER]",
+    [Option("--all", "one row for each capability"), Option("--json", "as JSON")],
+)
