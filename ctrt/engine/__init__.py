@@ -26,6 +26,16 @@ if TYPE_CHECKING:
 
 __all__ = ["Container", "ContainerError", "Engine", "Result", "pull", "run"]
 
+_UNSHARE_KINDS = (
+    ("user", "user"),
+    ("mount", "mount"),
+    ("pid", "pid"),
+    ("network", "net"),
+    ("uts", "uts"),
+    ("ipc", "ipc"),
+    ("cgroup", "cgroup"),
+    ("time", "time"),
+)
 _ADJECTIVES = "amber brave calm clear early fresh gentle keen lucid merry noble quick quiet swift"
 _NOUNS = "anchor beacon canal crane dock ferry gull harbor jetty lagoon pier quay reef sloop tide"
 
@@ -319,6 +329,11 @@ class Engine:
             how = layers.Unpacker("single", self._spawn)
         return layers.unpack(self.store, image, how)
 
+    def remove_image(self, reference: str) -> None:
+        """Take a name from the store, and what nothing else needs with it."""
+        host = self.host
+        self.store.remove(reference, spawn=None if host.privileged else self._spawn)
+
     def _layers_in_use(self) -> list[str]:
         return [chain for state in self.states() for chain in state.get("layers", [])]
 
@@ -396,6 +411,89 @@ class Engine:
             config=config,
             directory=directory,
             state=fastjson.dumps(state),
+        )
+
+    def prepare_unshare(self, options: Values, *, trace: bool = False) -> Prepared:
+        """Think out the start of a program in new namespaces, from the options of unshare(1)."""
+        from ctrt.runtime import planner
+
+        kinds = [kind for kind, key in _UNSHARE_KINDS if getattr(options, key)]
+        maps_user = options.map_root_user or options.map_current_user or options.map_auto
+        if maps_user and "user" not in kinds:
+            kinds.insert(0, "user")
+        mount_proc = "/proc" if options.mount_proc is True else options.mount_proc
+        if mount_proc and "mount" not in kinds:
+            kinds.append("mount")
+        host = self.host
+        uid_map: tuple[tuple[int, int, int], ...] = ()
+        gid_map: tuple[tuple[int, int, int], ...] = ()
+        if options.map_auto:
+            uid_map, gid_map = host.id_maps()
+            if not host.privileged and not (host.newuidmap and host.newgidmap):
+                raise CtrtError(f"--map-auto cannot be met: {host.reasons['ids']}")
+        elif options.map_root_user:
+            uid_map, gid_map = ((0, host.uid, 1),), ((0, host.gid, 1),)
+        elif options.map_current_user:
+            uid_map, gid_map = ((host.uid, host.uid, 1),), ((host.gid, host.gid, 1),)
+        arguments = options.operands or [os.environ.get("SHELL") or "/bin/sh"]
+        plan = planner.unshare(
+            tuple(kinds),
+            tuple(arguments),
+            tuple(f"{key}={value}" for key, value in os.environ.items()),
+            host,
+            fork=options.fork,
+            uid_map=uid_map,
+            gid_map=gid_map,
+            deny_setgroups=bool(maps_user) and not options.map_auto,
+            propagation=options.propagation,
+            mount_proc=mount_proc,
+            directory=options.wd or os.getcwd(),
+            trace=trace,
+        )
+        return Prepared(plan, f"{arguments[0]} in new namespaces")
+
+    def stop(self, name: str, pid: int, seconds: float) -> None:
+        """End a running container: SIGTERM, and SIGKILL after that many seconds."""
+        import select
+        import signal
+
+        from ctrt.linux import calls
+
+        try:
+            pidfd = calls.pidfd_open(pid)
+        except ProcessLookupError:
+            return
+        try:
+            calls.pidfd_send_signal(pidfd, signal.SIGTERM)
+            if not select.select([pidfd], [], [], seconds)[0]:
+                calls.pidfd_send_signal(pidfd, signal.SIGKILL)
+                select.select([pidfd], [], [], 10)
+        except OSError as error:
+            raise CtrtError(f"{name} cannot be stopped: {error.strerror}") from None
+        finally:
+            os.close(pidfd)
+        # Whoever looks after it cleans up now; the name is free when its directory is gone.
+        import time
+
+        for _ in range(500):
+            if not os.path.exists(f"{self.containers}/{name}"):
+                return
+            time.sleep(0.01)
+
+    def pid_of(self, target: str) -> int:
+        """The pid that a target names: a pid, or a running container by its name."""
+        if target.isdecimal():
+            if not os.path.exists(f"/proc/{target}"):
+                raise CtrtError(f"there is no process {target}")
+            return int(target)
+        states = self.states()
+        for state in states:
+            if state["name"] == target:
+                return int(state["pid"])
+        names = ", ".join(state["name"] for state in states)
+        raise CtrtError(
+            f"there is no running container {target!r}; "
+            + (f"there are {names}" if names else "none is running")
         )
 
     def _name(self, wanted: str | None) -> str:

@@ -235,6 +235,7 @@ def unshare(
     fork: bool = False,
     uid_map: Extents = (),
     gid_map: Extents = (),
+    deny_setgroups: bool = False,
     propagation: str = "private",
     mount_proc: str | None = None,
     directory: str | None = None,
@@ -274,7 +275,7 @@ def unshare(
             )
         )
     if uid_map or gid_map:
-        steps.append(_id_maps(uid_map, gid_map, host))
+        steps.append(_id_maps(uid_map, gid_map, host, deny_setgroups=deny_setgroups))
         # Credentials are taken anew, so that the ids inside are the mapped ones from the start.
         groups: tuple[int, ...] | None = (
             () if _maps_many(gid_map) and _can_set_groups(host) else None
@@ -463,12 +464,14 @@ def _clone(kinds: tuple[str, ...], flags: int, cgroup: str | None) -> Step:
     )
 
 
-def _id_maps(uid_map: Extents, gid_map: Extents, host: Host) -> Step:
+def _id_maps(
+    uid_map: Extents, gid_map: Extents, host: Host, *, deny_setgroups: bool = False
+) -> Step:
     calls: list[tuple[Any, ...]] = []
     own = not host.privileged
     uid_helper = host.newuidmap if own and _maps_many(uid_map) else None
     gid_helper = host.newgidmap if own and _maps_many(gid_map) else None
-    if own and gid_map and gid_helper is None:
+    if gid_map and (deny_setgroups or (own and gid_helper is None)):
         calls.append(("deny_setgroups",))
     if uid_map:
         calls.append(("map_ids", "uid", uid_map, uid_helper))

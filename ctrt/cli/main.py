@@ -1,0 +1,124 @@
+"""`ctrt`: parse the verb, do it, print the result; a user's mistake is one sentence.
+
+Only what the verb needs is imported: the start of `ctrt run` is measured against C programs.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ctrt.engine import Engine
+    from ctrt.images.pull import Progress
+
+_SUMMARIES = {
+    "run": "run a command in a new container",
+    "unshare": "run a program in new namespaces",
+    "pull": "fetch an image from its registry",
+    "images": "list the images of the store",
+    "rmi": "remove images",
+    "image": "make an image from this machine's programs",
+    "ps": "list the running containers",
+    "stop": "stop containers",
+    "graph": "draw the namespaces and mounts of a container or process",
+    "caps": "show the capability sets of a process or container",
+    "doctor": "say what this machine allows",
+    "registry": "serve the store on loopback",
+    "version": "print the version",
+}
+
+
+def main(words: list[str] | None = None) -> int:
+    """Run the command line; the exit status."""
+    from ctrt.errors import CtrtError
+
+    arguments = sys.argv[1:] if words is None else words
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(_help())
+        return 0 if arguments else 125
+    verb, rest = arguments[0], arguments[1:]
+    try:
+        return _do(verb, rest)
+    except CtrtError as error:
+        sys.stdout.flush()
+        print(f"ctrt: {error}", file=sys.stderr)
+        return error.status
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        os.dup2(os.open("/dev/null", os.O_WRONLY), 1)
+        return 141
+
+
+def _help() -> str:
+    lines = ["usage: ctrt VERB [options] ...", "", "Linux containers you can see.", "", "verbs:"]
+    lines += [f"  {verb:10}{summary}" for verb, summary in _SUMMARIES.items()]
+    return "\n".join([*lines, "", "ctrt VERB --help tells the options of a verb."])
+
+
+def _do(verb: str, rest: list[str]) -> int:
+    from ctrt.engine import Engine
+    from ctrt.errors import CtrtError
+
+    if verb == "--version":
+        verb = "version"
+    if verb in ("run", "unshare"):
+        from ctrt.cli import start
+
+        return getattr(start, verb)(Engine(), rest)  # type: ignore[no-any-return]
+    from ctrt.engine.verbs import VERBS
+
+    if verb not in VERBS:
+        import difflib
+
+        near = difflib.get_close_matches(verb, list(_SUMMARIES), 1)
+        hint = f"did you mean {near[0]}?" if near else "see ctrt --help"
+        raise CtrtError(f"there is no verb {verb!r}; {hint}")
+    if "--help" in rest:
+        print(VERBS[verb].table.help())
+        return 0
+    engine = Engine()
+    try:
+        return _print(engine, verb, rest)
+    finally:
+        engine.close()
+
+
+def _print(engine: Engine, verb: str, rest: list[str]) -> int:
+    from ctrt.engine.verbs import VERBS
+
+    engine.recover()
+    result = VERBS[verb](engine, rest, progress())
+    if verb == "registry":
+        print(f"serving {engine.root} at 127.0.0.1:{result.port}; end with Ctrl-C", flush=True)
+        result.run()
+        return 0
+    print(result)
+    return 0
+
+
+def progress() -> _Bars | None:
+    """Progress of a pull on standard error, where that is a terminal."""
+    return _Bars() if sys.stderr.isatty() else None
+
+
+class _Bars:
+    """One line for all layers of a pull."""
+
+    def __init__(self) -> None:
+        self._layers: dict[str, tuple[int, int]] = {}
+
+    def __call__(self, news: Progress) -> None:
+        """Take news of one layer."""
+        self._layers[news.layer] = (news.done, news.total)
+        done = sum(done for done, _ in self._layers.values())
+        total = sum(total for _, total in self._layers.values())
+        end = "\n" if done >= total > 0 else ""
+        megabytes = f"{done / 1e6:.1f} of {total / 1e6:.1f} MB"
+        print(f"\r\033[K{len(self._layers)} layers, {megabytes}", end=end, file=sys.stderr)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,95 @@
+"""`ctrt run` and `ctrt unshare`: the same plan and executor as a cell, in this very process.
+
+A command has no threads and little memory, so it needs no launcher: it carries out the plan
+itself, passes its own standard streams on, forwards signals, and ends as the program ended.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from ctrt.engine import options as tables
+from ctrt.errors import CtrtError
+from ctrt.runtime import executor, launcher
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ctrt.engine import Engine, Prepared
+
+
+def run(engine: Engine, words: list[str]) -> int:
+    """`ctrt run`: the exit status of the command."""
+    options = tables.RUN.parse(words) if "--help" not in words[:1] else None
+    if options is None:
+        print(tables.RUN.help())
+        return 0
+    if not options.operands:
+        raise CtrtError("run: expected IMAGE [COMMAND [ARG...]]; see ctrt run --help")
+    engine.recover()
+    image, *command = options.operands
+    report = None
+    if sys.stderr.isatty():
+        from ctrt.cli.main import progress
+
+        report = progress()
+    prepared = engine.prepare(image, command, options, progress=report)
+    if options.plan:
+        print(prepared.plan.text())
+        return 0
+    if options.detach:
+        print(engine.detach(prepared))
+        return 0
+    return carry_out(prepared, keep_input=options.interactive)
+
+
+def unshare(engine: Engine, words: list[str]) -> int:
+    """`ctrt unshare`: the exit status of the program."""
+    if "--help" in words[:1]:
+        print(tables.UNSHARE.help())
+        return 0
+    options = tables.UNSHARE.parse(words)
+    prepared = engine.prepare_unshare(options)
+    if options.plan:
+        print(prepared.plan.text())
+        return 0
+    return carry_out(prepared, keep_input=True)
+
+
+def carry_out(prepared: Prepared, *, keep_input: bool) -> int:
+    """Start a program on this process's standard streams and wait for its end."""
+    import _signal
+
+    plan = prepared.plan
+    journal = None
+    stdin = 0 if keep_input else os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        if prepared.directory:
+            journal = executor.Journal.begin(prepared.directory, plan.undo(), prepared.state)
+        fds = {"stdin": stdin, "stdout": 1, "stderr": 2}
+        started = executor.execute(plan.wire(), fds, journal)
+        if prepared.directory:
+            from ctrt.runtime.helper import note_pid
+
+            note_pid(prepared.directory, started.pid)
+
+        def forward(number: int, _frame: object) -> None:
+            try:
+                os.kill(-started.pid, number)
+            except OSError:
+                pass
+
+        for number in (_signal.SIGINT, _signal.SIGTERM, _signal.SIGHUP, _signal.SIGQUIT):
+            _signal.signal(number, forward)
+        _, status = os.waitpid(started.pid, 0)
+    except executor.StartError as error:
+        raise launcher.step_error(plan, error.step, error.call, error.errno, error.words) from None
+    except FileExistsError:
+        raise CtrtError(f"there is a container {prepared.name!r} already; see: ctrt ps") from None
+    finally:
+        if journal is not None:
+            try:
+                journal.end()
+            except OSError as error:
+                print(f"ctrt: {prepared.name} could not be cleaned up: {error}", file=sys.stderr)
+    return launcher.exit_status(status)
