@@ -11,7 +11,7 @@ import sys
 
 from ctrt.engine import options as tables
 from ctrt.errors import CtrtError
-from ctrt.runtime import executor, launcher
+from ctrt.runtime import executor, failure
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ def run(engine: Engine, words: list[str]) -> int:
         report = progress()
     prepared = engine.prepare(image, command, options, progress=report)
     if options.plan:
-        print(prepared.plan.text())
+        print(engine.plan_text(prepared))
         return 0
     if options.detach:
         print(engine.detach(prepared))
@@ -51,7 +51,7 @@ def unshare(engine: Engine, words: list[str]) -> int:
     options = tables.UNSHARE.parse(words)
     prepared = engine.prepare_unshare(options)
     if options.plan:
-        print(prepared.plan.text())
+        print(engine.plan_text(prepared))
         return 0
     return carry_out(prepared, keep_input=True)
 
@@ -63,27 +63,33 @@ def carry_out(prepared: Prepared, *, keep_input: bool) -> int:
     plan = prepared.plan
     journal = None
     stdin = 0 if keep_input else os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
+    group = 0
+    early: list[int] = []
+
+    def forward(number: int, _frame: object) -> None:
+        if not group:
+            early.append(number)
+            return
+        try:
+            os.kill(-group, number)
+        except OSError:
+            pass
+
+    for number in (_signal.SIGINT, _signal.SIGTERM, _signal.SIGHUP, _signal.SIGQUIT):
+        _signal.signal(number, forward)
     try:
         if prepared.directory:
             journal = executor.Journal.begin(prepared.directory, plan.undo(), prepared.state)
         fds = {"stdin": stdin, "stdout": 1, "stderr": 2}
         started = executor.execute(plan.wire(), fds, journal)
         if prepared.directory:
-            from ctrt.runtime.helper import note_pid
-
-            note_pid(prepared.directory, started.pid)
-
-        def forward(number: int, _frame: object) -> None:
-            try:
-                os.kill(-started.pid, number)
-            except OSError:
-                pass
-
-        for number in (_signal.SIGINT, _signal.SIGTERM, _signal.SIGHUP, _signal.SIGQUIT):
-            _signal.signal(number, forward)
+            executor.note_pid(prepared.directory, started.pid)
+        group = started.pid
+        for number in early:
+            forward(number, None)
         _, status = os.waitpid(started.pid, 0)
     except executor.StartError as error:
-        raise launcher.step_error(plan, error.step, error.call, error.errno, error.words) from None
+        raise failure.step_error(plan, error.step, error.call, error.errno, error.words) from None
     except FileExistsError:
         raise CtrtError(f"there is a container {prepared.name!r} already; see: ctrt ps") from None
     finally:
@@ -92,4 +98,4 @@ def carry_out(prepared: Prepared, *, keep_input: bool) -> int:
                 journal.end()
             except OSError as error:
                 print(f"ctrt: {prepared.name} could not be cleaned up: {error}", file=sys.stderr)
-    return launcher.exit_status(status)
+    return failure.exit_status(status)

@@ -334,6 +334,17 @@ class Engine:
         host = self.host
         self.store.remove(reference, spawn=None if host.privileged else self._spawn)
 
+    def destroy(self) -> None:
+        """End this process's containers and remove the whole root directory."""
+        import shutil
+
+        self.close()
+        if not self.host.privileged and os.path.isdir(self.root):
+            # Layers and upper directories hold files of subordinate ids.
+            self._spawn(["/bin/sh", "-c", 'rm -rf "$1"/layers "$1"/containers', "sh", self.root])
+            self.close()
+        shutil.rmtree(self.root, ignore_errors=True)
+
     def _layers_in_use(self) -> list[str]:
         return [chain for state in self.states() for chain in state.get("layers", [])]
 
@@ -371,7 +382,8 @@ class Engine:
         chosen = options or tables.RUN.parse([])
         image = self.image(reference, when=chosen.pull, progress=progress)
         lowers = self.lowers(image)
-        name = self._name(chosen.name)
+        # A plan that is only shown should be the same each time.
+        name = chosen.name or "NAME" if chosen.plan else self._name(chosen.name)
         directory = f"{self.containers}/{name}"
         config = configuration.container(
             image.config,
@@ -380,6 +392,7 @@ class Engine:
             list(command),
             self.host,
             name=name,
+            hostname=chosen.hostname or chosen.name or _host_name(image.reference),
             directory=directory,
             default_arguments=default_arguments,
         )
@@ -393,6 +406,7 @@ class Engine:
             config,
             self.host,
             planner.Layers(tuple(lowers), directory),
+            subject=image.reference,
             seccomp=program,
             trace=trace,
         )
@@ -514,6 +528,10 @@ class Engine:
             )
         return wanted
 
+    def plan_text(self, prepared: Prepared) -> str:
+        """The plan for a person; ROOT stands for this engine's root directory."""
+        return prepared.plan.text().replace(self.root, "ROOT")
+
     def start(self, prepared: Prepared, *, stdin: bool = False) -> Container:
         """Carry out a plan through the launcher, with output (and input) on pipes."""
         out_read, out_write = os.pipe()
@@ -581,6 +599,12 @@ class Engine:
         if self._launcher is not None:
             self._launcher.close()
             self._launcher = None
+
+
+def _host_name(reference: str) -> str:
+    """A container's host name where none is given: that of the image, so that it is stable."""
+    name = reference.partition("@")[0].rpartition("/")[2].partition(":")[0]
+    return "".join(c if c.isalnum() else "-" for c in name).strip("-")[:63] or "container"
 
 
 def default_root() -> str:

@@ -8,6 +8,7 @@ come on top, as podman-run(1) has it.
 from __future__ import annotations
 
 import os
+from zlib import crc32
 
 from ctrt.errors import CtrtError
 from ctrt.linux import capabilities
@@ -64,18 +65,18 @@ def container(
     host: Host,
     *,
     name: str,
+    hostname: str,
     directory: str,
     default_arguments: list[str] | None = None,
 ) -> dict[str, Any]:
     """The configuration of a container.
 
-    `image` is the OCI image configuration, `lowers` its layers (topmost first), `directory`
-    the container's own. `default_arguments` take the place of the image's command where
+    `image` is the OCI image configuration, `lowers` its layers (topmost first), `name` and
+    `directory` the container's own. `default_arguments` take the place of the image's command where
     `command` is empty. Raises CtrtError for options that cannot be met.
     """
     defaults = image.get("config") or {}
     user = _user(options.user or defaults.get("User") or "", lowers)
-    hostname = options.hostname or name
     sets, bounding = _capabilities(options, root=user["uid"] == 0)
     no_new_privileges, seccomp = _security(options)
     mounts = _mounts(directory)
@@ -102,6 +103,8 @@ def container(
             "namespaces": [
                 {"type": kind} for kind in NAMESPACES if kind != "user" or _has_userns(host)
             ],
+            # ping(8) may open ICMP sockets without CAP_NET_RAW, as podman lets it.
+            "sysctl": {"net.ipv4.ping_group_range": "0 0"},
             "maskedPaths": list(MASKED_PATHS),
             "readonlyPaths": list(READ_ONLY_PATHS),
         },
@@ -115,7 +118,8 @@ def container(
         linux["uidMappings"] = _mappings(uid_map)
         linux["gidMappings"] = _mappings(gid_map)
     if host.cgroup:
-        linux["cgroupsPath"] = f"{host.cgroup}/{name}"
+        # Two stores may each have a container of that name.
+        linux["cgroupsPath"] = f"{host.cgroup}/{name}-{crc32(os.fsencode(directory)):08x}"
     if seccomp == "default":
         from ctrt.runtime import seccomp_default
 

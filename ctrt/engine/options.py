@@ -51,16 +51,21 @@ class Option:
 class Table:
     """The options of one verb, with what follows them."""
 
-    def __init__(self, verb: str, summary: str, operands: str, options: Sequence[Option]) -> None:
+    def __init__(
+        self,
+        verb: str,
+        summary: str,
+        operands: str,
+        options: Sequence[Option],
+        *,
+        prefix: str = "ctrt ",
+    ) -> None:
         self.verb = verb
+        self.prefix = prefix
         self.summary = summary
         self.operands = operands
         self.options = tuple(options)
         self._by_name = {name: option for option in options for name in option.names}
-
-    def __add__(self, more: Sequence[Option]) -> Table:
-        """The same table with more options."""
-        return Table(self.verb, self.summary, self.operands, (*self.options, *more))
 
     def parse(self, words: Sequence[str], *, interspersed: bool = False) -> Values:
         """Parse words; options end at the first operand or at `--`.
@@ -130,12 +135,13 @@ class Table:
         import difflib
 
         near = difflib.get_close_matches(name, list(self._by_name), 1)
-        hint = f"; did you mean {near[0]}?" if near else f"; see ctrt {self.verb} --help"
+        hint = f"; did you mean {near[0]}?" if near else f"; see {self.prefix}{self.verb} --help"
         within = f" (in {word})" if word and word != name else ""
         raise CtrtError(f"{self.verb}: there is no option {name}{within}{hint}")
 
-    def help(self, prefix: str = "ctrt ") -> str:
-        """The help text."""
+    def help(self, prefix: str | None = None) -> str:
+        """The help text; `prefix` is what stands before the verb where it is typed."""
+        prefix = self.prefix if prefix is None else prefix
         usages = [option.usage() for option in self.options]
         width = min(max(map(len, usages), default=0), 30)
         lines = [f"usage: {prefix}{self.verb} [options] {self.operands}".rstrip(), "", self.summary]

@@ -29,6 +29,15 @@ def subordinate(kind: str, user: str, uid: int) -> tuple[tuple[int, int], ...]:
     return tuple(ranges)
 
 
+def all_mapped() -> bool:
+    """Whether every id is mapped to itself, as in the initial user namespace."""
+    try:
+        with open("/proc/self/uid_map") as file:
+            return file.read().split() == ["0", "0", "4294967295"]
+    except OSError:
+        return False
+
+
 def user_name(uid: int) -> str:
     """The name of a user id, or its number where it has none."""
     import pwd

@@ -141,6 +141,12 @@ class Journal:
             os.close(self.lock)
 
 
+def note_pid(directory: str, pid: int) -> None:
+    """Write down who the container's first process is, for `ps` and its kin."""
+    with open(f"{directory}/pid", "w") as file:
+        file.write(str(pid))
+
+
 class _Context:
     """What the operations of one start share: named descriptors, the child, the pipes."""
 
@@ -560,6 +566,12 @@ def _make_below(context: _Context, path: str) -> None:
     os.close(_place(context, path, "directory"))
 
 
+def _write_below(context: _Context, path: str, text: str) -> None:
+    """Write to a file below the root that is there already."""
+    with open(k.openat2(context.root(), path, os.O_WRONLY, _IN_ROOT), "w") as file:
+        file.write(text)
+
+
 def _symlink(context: _Context, target: str, path: str) -> None:
     parent = _place(context, os.path.dirname(path), "directory")
     try:
@@ -668,7 +680,13 @@ def _stdio(context: _Context) -> None:
 
 def _signals(context: _Context) -> None:
     """Default dispositions and an empty mask: Python ignores two, and exec would keep that."""
-    for number in (_signal.SIGPIPE, _signal.SIGXFSZ, _signal.SIGINT):
+    for number in (
+        _signal.SIGPIPE,
+        _signal.SIGXFSZ,
+        _signal.SIGHUP,
+        _signal.SIGINT,
+        _signal.SIGTERM,
+    ):
         _signal.signal(number, _signal.SIG_DFL)
     _signal.pthread_sigmask(_signal.SIG_SETMASK, ())
 
@@ -843,4 +861,5 @@ _OPERATIONS: dict[str, Callable[..., None]] = {
     "trace": _trace,
     "unshare": _unshare,
     "write": _write,
+    "write_below": _write_below,
 }

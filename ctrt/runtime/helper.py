@@ -79,13 +79,16 @@ class Helper:
                 for descriptor in fds.values():
                     os.close(descriptor)
             if journal:
-                note_pid(journal.directory, started.pid)
+                executor.note_pid(journal.directory, started.pid)
         except (executor.StartError, OSError) as error:
             step, call = getattr(error, "step", -1), getattr(error, "call", -1)
             left = _finish(journal)
             send(control, ("failed", step, call, error.errno or 0, str(error), left))
             control.close()
             return
+        if detach:
+            # Whoever reads what the client writes must not wait for us.
+            os.dup2(0, 2)
         container = _Container(started, control, detach)
         self.by_control[control.fileno()] = container
         self.by_pidfd[started.pidfd] = container
@@ -141,12 +144,6 @@ class Helper:
             del self.by_control[container.control.fileno()]
             send(container.control, ("exited", status, left))
             container.control.close()
-
-
-def note_pid(directory: str, pid: int) -> None:
-    """Write down who the container's first process is, for `ps` and its kin."""
-    with open(f"{directory}/pid", "w") as file:
-        file.write(str(pid))
 
 
 def _finish(journal: executor.Journal | None) -> str:
@@ -215,6 +212,7 @@ def main() -> None:
     client = _socket.socket(fileno=3)
     os.set_inheritable(3, False)
     os.dup2(os.open("/dev/null", os.O_RDWR), 0)
+    os.dup2(0, 1)
     k.close_range(4, 0xFFFFFFFF, 0)
     # A signal to the client's process group is the client's to forward.
     os.setsid()

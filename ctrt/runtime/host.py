@@ -71,7 +71,7 @@ class Host:
         """Read the live system; costs well under a millisecond."""
         uid, gid = os.geteuid(), os.getegid()
         admin = capabilities.mask(("CAP_SYS_ADMIN",))
-        privileged = uid == 0 and bool(calls.capget()[0] & admin)
+        privileged = uid == 0 and bool(calls.capget()[0] & admin) and ids.all_mapped()
         user = "containers" if privileged else ids.user_name(uid)
         uid_ranges = ids.subordinate("uid", user, uid if not privileged else -1)
         gid_ranges = ids.subordinate("gid", user, uid if not privileged else -1)

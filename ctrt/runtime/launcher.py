@@ -15,7 +15,8 @@ import threading
 
 from ctrt.errors import CtrtError
 from ctrt.runtime import helper
-from ctrt.runtime.plan import Plan, describe
+from ctrt.runtime.failure import exit_status, step_error
+from ctrt.runtime.plan import Plan
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -26,38 +27,6 @@ _PACKAGE_PARENT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspat
 _PROGRAM = (
     "import sys; sys.path.insert(0, sys.argv[1]); from ctrt.runtime.helper import main; main()"
 )
-
-
-class StepError(CtrtError):
-    """A step of a start failed.
-
-    `step` names it, `call` is the call as strace would show it, `errno` the kernel's answer.
-    """
-
-    def __init__(self, sentence: str, *, step: str, call: str, errno: int, status: int) -> None:
-        super().__init__(sentence, status=status)
-        self.step = step
-        self.call = call
-        self.errno = errno
-
-
-def step_error(plan: Plan, step: int, call: int, errno: int, words: str) -> StepError:
-    """The error of a failed step, in one sentence."""
-    if not 0 <= step < len(plan.steps):
-        return StepError(
-            f"the container did not start: {words}", step="", call="", errno=errno, status=125
-        )
-    failed = plan.steps[step]
-    shown = describe(failed.calls[call]) if 0 <= call < len(failed.calls) else ""
-    needs = f"; it needs {failed.needs}" if failed.needs else ""
-    status = {2: 127, 13: 126, 1: 126}.get(errno, 126) if failed.name == "exec" else 125
-    return StepError(
-        f'the step "{failed.name}" failed: {words}{needs} [{failed.source}]',
-        step=failed.name,
-        call=shown,
-        errno=errno,
-        status=status,
-    )
 
 
 class Running:
@@ -125,12 +94,6 @@ class Running:
     def close(self) -> None:
         """Let go of the process: it is killed unless it was started with `detach`."""
         self._control.close()
-
-
-def exit_status(status: int) -> int:
-    """A wait(2) status as the shell has it."""
-    code = os.waitstatus_to_exitcode(status)
-    return code if code >= 0 else 128 - code
 
 
 class Launcher:

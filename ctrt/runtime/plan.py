@@ -65,10 +65,14 @@ class Step:
 class Plan:
     """The steps of one start, in order."""
 
-    __slots__ = ("notes", "steps")
+    __slots__ = ("notes", "steps", "subject")
 
-    def __init__(self, steps: list[Step], notes: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self, steps: list[Step], notes: tuple[str, ...] = (), subject: str = "this machine"
+    ) -> None:
         self.steps = steps
+        self.subject = subject
+        """Whose files the program is looked for in, in words: an image, or this machine."""
         self.notes = notes
         """What the plan leaves out on this host, and why: a sentence each."""
 
@@ -138,6 +142,21 @@ _PROPAGATION = {
 }
 
 
+_PLAIN = {
+    "deny_setgroups": 'write("/proc/PID/setgroups", "deny")',
+    "die_with_parent": "prctl(PR_SET_PDEATHSIG, SIGKILL)",
+    "loopback_up": 'ioctl(SIOCSIFFLAGS, "lo", IFF_UP)',
+    "no_new_privileges": "prctl(PR_SET_NO_NEW_PRIVS, 1)",
+    "own_descriptors": "unshare(CLONE_FILES)",
+    "pivot": 'pivot_root(".", "."); umount2(".", MNT_DETACH)',
+    "read_only_root": "mount_setattr(root, MOUNT_ATTR_RDONLY)",
+    "session": "setsid()",
+    "signals": "sigaction(SIGPIPE, SIG_DFL), ...; sigprocmask(SIG_SETMASK, [])",
+    "stdio": "dup2() of three descriptors; close_range(3, ~0, CLOSE_RANGE_CLOEXEC)",
+    "trace": "ptrace(PTRACE_TRACEME)",
+}
+
+
 def _flags(value: int, names: dict[int, str]) -> str:
     return "|".join(name for bit, name in names.items() if value & bit) or "0"
 
@@ -170,6 +189,18 @@ def describe(call: Call) -> str:
         return f"open_tree({_quoted(a[0])}, OPEN_TREE_CLONE{recursive}) -> {a[4]}"
     if name == "attach":
         return f"move_mount({a[0]}, {_quoted(a[1])})"
+    if name == "limit_bounding":
+        return f"prctl(PR_CAPBSET_DROP, all but {a[0]:#x})"
+    if name in _PLAIN:
+        return _PLAIN[name]
+    if name in ("mask", "read_only"):
+        return f"{name.replace('_', '-')} {' '.join(a[0])}"
+    if name == "mkdir":
+        return f"mkdir({_quoted(a[0])}, {a[1]:#o})"
+    if name == "write_below":
+        return f"write({_quoted(a[0])}, {_quoted(a[1])})"
+    if name == "write":
+        return f"write({_quoted(a[0])})"
     if name == "overlay":
         return f'fsmount("overlay", {len(a[0])} lower layers, upper{", idmapped" if a[4] else ""})'
     if name == "seccomp":
@@ -177,7 +208,7 @@ def describe(call: Call) -> str:
     if name == "exec":
         return f"execve({', '.join(_quoted(argument) for argument in a[0])})"
     if name == "capabilities":
-        return f"capset(effective={a[1]:#x}, permitted={a[2]:#x}, inheritable={a[3]:#x})"
+        return f"capset(effective={a[3]:#x}, permitted={a[4]:#x}, inheritable={a[5]:#x})"
     arguments = ", ".join(
         _quoted(value)
         if isinstance(value, str)

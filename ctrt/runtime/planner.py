@@ -75,12 +75,14 @@ def container(
     host: Host,
     layers: Layers,
     *,
+    subject: str,
     seccomp: bytes | None = None,
     trace: bool = False,
 ) -> Plan:
     """The plan of a container's start.
 
-    `config` is an OCI runtime configuration, `seccomp` the compiled filter of its profile.
+    `config` is an OCI runtime configuration, `seccomp` the compiled filter of its profile,
+    `subject` what the root file system is called in errors.
     With `trace` the program stops at its first instruction, to be looked at. Raises CtrtError
     for what cannot be planned, naming the place in the configuration.
     """
@@ -160,6 +162,19 @@ def container(
         steps.append(step)
         if entry["destination"].rstrip("/") == "/dev":
             steps.append(_devices())
+    if linux.get("sysctl"):
+        steps.append(
+            Step(
+                "kernel parameters",
+                INSIDE,
+                [
+                    ("write_below", f"/proc/sys/{key.replace('.', '/')}", str(value))
+                    for key, value in linux["sysctl"].items()
+                ],
+                why="parameters of the container's own namespaces",
+                source=_SPEC + "config-linux.md, Sysctl",
+            )
+        )
     if linux.get("readonlyPaths"):
         steps.append(
             Step(
@@ -223,7 +238,7 @@ def container(
         )
     )
     steps += _process(process, host, in_userns, seccomp=seccomp, trace=trace)
-    return Plan(steps, tuple(notes))
+    return Plan(steps, tuple(notes), subject)
 
 
 def unshare(

@@ -1,0 +1,92 @@
+# One command per task; `make help` lists them.
+#
+# PYTHON is the interpreter that the virtual environment is made of. Everything is installed in
+# .venv; caches that are slow to fill go to $(CTRT_CACHE), outside the clone.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+BUILD := build
+CTRT_CACHE ?= $(HOME)/.cache/ctrt-tests
+export CTRT_CACHE
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+SOURCES := $(shell find ctrt kernel labextension/src -name '*.py' -o -name '*.ts' -o -name '*.sh' \
+	-o -name 'kernel.json' 2>/dev/null) pyproject.toml README.md \
+	labextension/package.json labextension/package-lock.json labextension/tsconfig.json
+PYTEST := $(BIN)/python -m pytest
+
+.PHONY: help demo lab test lint format test-unit test-root test-rootless test-registry \
+	test-kernel test-notebooks test-browser test-labextension benchmarks tour clean
+
+help: ## list the tasks
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 26
+
+# --- environments ----------------------------------------------------------------------------
+
+$(BUILD)/.wheel: $(SOURCES)
+	@mkdir -p $(BUILD)
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	rm -rf $(BUILD)/wheel labextension/dist kernel/ctrt_kernel/static
+	$(BIN)/pip wheel --quiet --no-deps --wheel-dir $(BUILD)/wheel .
+	@touch $@
+
+$(BUILD)/.jupyter: $(BUILD)/.wheel
+	$(BIN)/pip install --quiet "ctrt[jupyter] @ file://$$(ls $(CURDIR)/$(BUILD)/wheel/ctrt-*.whl)"
+	$(BIN)/pip install --quiet --no-deps --force-reinstall $(BUILD)/wheel/ctrt-*.whl
+	@touch $@
+
+$(BUILD)/.test: $(BUILD)/.wheel
+	$(BIN)/pip install --quiet "ctrt[test] @ file://$$(ls $(CURDIR)/$(BUILD)/wheel/ctrt-*.whl)"
+	$(BIN)/pip install --quiet --no-deps --force-reinstall $(BUILD)/wheel/ctrt-*.whl
+	@touch $@
+
+# --- to see it ---------------------------------------------------------------------------------
+
+demo: $(BUILD)/.jupyter ## run the tour headless and keep the result in build/demo
+	@sh tests/system-packages demo
+	@$(BIN)/python tests/demo.py $(BUILD)/demo
+
+lab: $(BUILD)/.jupyter ## open JupyterLab on the tour
+	@sh tests/system-packages demo
+	@mkdir -p $(BUILD)/lab && cp notebooks/00-tour.ipynb $(BUILD)/lab/
+	$(BIN)/jupyter lab $(LABFLAGS) $(BUILD)/lab/00-tour.ipynb
+
+tour: $(BUILD)/.test ## run the tour and store its outputs in the notebook
+	$(BIN)/python tests/demo.py --store
+
+# --- to test it ----------------------------------------------------------------------------------
+
+test: ## install what the tests need and run them all
+	@sh tests/system-packages test
+	@$(MAKE) --no-print-directory lint test-labextension
+	$(PYTEST) tests
+
+lint: $(BUILD)/.test ## formatting, linting, types and the import rule
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(BUILD)/.test ## format the Python and TypeScript code
+	$(BIN)/ruff format .
+	cd labextension && npm run --silent format
+
+test-labextension: $(BUILD)/.wheel ## lint, types and unit tests of the JupyterLab side
+	cd labextension && npm run --silent lint && npm run --silent test
+
+test-unit test-registry test-kernel test-notebooks test-browser: test-%: $(BUILD)/.test
+	$(PYTEST) tests/$*
+
+test-root: $(BUILD)/.test
+	$(PYTEST) tests/root tests/start -k "not rootless"
+
+test-rootless: $(BUILD)/.test
+	$(PYTEST) tests/rootless tests/start -k rootless
+
+benchmarks: $(BUILD)/.test ## measure against crun, runc and podman, and print the table
+	@sh tests/system-packages benchmarks
+	$(BIN)/python tests/benchmarks/start.py
+
+clean: ## remove what was built
+	rm -rf $(VENV) $(BUILD) labextension/dist labextension/lib kernel/ctrt_kernel/static

@@ -1,0 +1,165 @@
+"""The worlds that tests run in: root, and two ordinary users, one of them without subordinate ids.
+
+The users are real ones with homes of their own, and they run the installed command from an
+environment that they can read.
+"""
+
+from __future__ import annotations
+
+import os
+import pwd
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+PROJECT = Path(__file__).resolve().parent.parent
+CACHE = Path(os.environ.get("CTRT_CACHE", Path.home() / ".cache" / "ctrt-tests"))
+USERS = {"subordinate": "ctrt-test-sub", "single": "ctrt-test-one"}
+SUBORDINATE_START = 1_600_000_000
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if os.geteuid() == 0:
+        return
+    skip = pytest.mark.skip(reason="root is needed here, and the tests run as an ordinary user")
+    for item in items:
+        if {"root", "rootless", "start"} & set(Path(item.path).relative_to(PROJECT).parts):
+            item.add_marker(skip)
+
+
+class World(NamedTuple):
+    """Who runs the command, from which environment, on which store."""
+
+    name: str
+    user: str | None
+    bin: Path
+    home: Path
+
+    @property
+    def root(self) -> Path:
+        return self.home / "store"
+
+    def environment(self) -> dict[str, str]:
+        return {
+            "PATH": f"{self.bin}:/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin",
+            "HOME": str(self.home),
+            "LANG": "C.UTF-8",
+            "CTRT_ROOT": str(self.root),
+        }
+
+    def words(self, *command: str) -> list[str]:
+        """A command line that runs a command as this world's user."""
+        if self.user is None:
+            return list(command)
+        return ["setpriv", "--reuid", self.user, "--regid", self.user, "--init-groups", *command]
+
+    def run(
+        self, *command: str, stdin: str = "", timeout: float = 60
+    ) -> subprocess.CompletedProcess[str]:
+        """Run any command as this world's user."""
+        return subprocess.run(
+            self.words(*command),
+            input=stdin,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            env=self.environment(),
+            cwd=self.home,
+            check=False,
+        )
+
+    def ctrt(self, *words: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
+        """Run `ctrt` as this world's user."""
+        return self.run(str(self.bin / "ctrt"), *words, stdin=stdin)
+
+
+def _have_user(name: str, subordinate: bool) -> None:
+    try:
+        pwd.getpwnam(name)
+    except KeyError:
+        subprocess.run(
+            ["useradd", "--no-create-home", "--shell", "/bin/sh", name],
+            check=True,
+            capture_output=True,
+        )
+    for path in ("/etc/subuid", "/etc/subgid"):
+        lines = []
+        if os.path.exists(path):
+            with open(path) as file:
+                lines = [line for line in file if not line.startswith(f"{name}:")]
+        if subordinate:
+            lines.append(f"{name}:{SUBORDINATE_START}:65536\n")
+        with open(path, "w") as file:
+            file.writelines(lines)
+
+
+@pytest.fixture(scope="session")
+def user_bin() -> Path:
+    """The `bin` of an environment of Debian's Python that every user can read.
+
+    Its packages are installed once and kept in the cache; the wheel under test is new each time.
+    """
+    environment = Path("/var/tmp") / f"ctrt-tests-{sys.version_info[0]}{sys.version_info[1]}"
+    python = environment / "bin" / "python"
+    wheel = next((PROJECT / "build" / "wheel").glob("ctrt-*.whl"))
+    if not python.exists():
+        subprocess.run(["/usr/bin/python3", "-m", "venv", environment], check=True)
+    pip = [str(python), "-m", "pip", "install", "--quiet"]
+    subprocess.run([*pip, f"ctrt[jupyter] @ {wheel.as_uri()}", "nbval", "pytest"], check=True)
+    subprocess.run([*pip, "--no-deps", "--force-reinstall", str(wheel)], check=True)
+    return environment / "bin"
+
+
+@pytest.fixture(scope="session")
+def homes() -> Iterator[Path]:
+    """A directory for the worlds' homes, which everybody may pass through."""
+    path = Path(tempfile.mkdtemp(prefix="ctrt-worlds-"))
+    path.chmod(0o755)
+    yield path
+    shutil.rmtree(path)
+
+
+def _world(name: str, homes: Path, binaries: Path) -> Iterator[World]:
+    user = USERS.get(name)
+    home = homes / name
+    home.mkdir(exist_ok=True)
+    if user is not None:
+        _have_user(user, subordinate=name == "subordinate")
+        shutil.chown(home, user, user)
+    world = World(name, user, binaries, home)
+    made = world.ctrt("image", "from-host", "--name", "localhost/test/box", "busybox")
+    assert made.returncode == 0, made.stderr
+    yield world
+    left = world.ctrt("ps").stdout.splitlines()[1:]
+    world.run(str(binaries / "python"), "-c", "from ctrt.engine import Engine; Engine().destroy()")
+    assert left == []
+
+
+@pytest.fixture(scope="session")
+def root_world(homes: Path) -> Iterator[World]:
+    yield from _world("root", homes, Path(sys.executable).parent)
+
+
+@pytest.fixture(scope="session")
+def subordinate_world(homes: Path, user_bin: Path) -> Iterator[World]:
+    yield from _world("subordinate", homes, user_bin)
+
+
+@pytest.fixture(scope="session")
+def single_world(homes: Path, user_bin: Path) -> Iterator[World]:
+    yield from _world("single", homes, user_bin)
+
+
+@pytest.fixture(params=["root", "rootless-subordinate", "rootless-single"])
+def world(request: pytest.FixtureRequest) -> World:
+    """Each of the three worlds in turn."""
+    name = request.param.removeprefix("rootless-")
+    found = request.getfixturevalue(f"{name}_world")
+    assert isinstance(found, World)
+    return found

@@ -1,0 +1,80 @@
+"""Run the tour headless, as `make demo` and `make tour` do.
+
+    demo.py DIRECTORY    execute a copy there, with an HTML copy beside it
+    demo.py --store      execute the tour and store its outputs in the notebook itself
+
+The store is a private one that is removed at the end, so nothing is left but the results.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import tempfile
+import time
+
+import nbformat
+from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError
+from nbconvert import HTMLExporter
+
+from ctrt.engine import Engine
+
+TOUR = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "notebooks")
+
+
+def execute(path: str) -> nbformat.NotebookNode:
+    """The notebook at a path, executed with a private store."""
+    notebook = nbformat.read(path, as_version=4)
+    root = tempfile.mkdtemp(prefix="ctrt-demo-")
+    os.environ["CTRT_ROOT"] = f"{root}/store"
+    # The notebook's own interpreter is the one that runs this, whatever else is on PATH.
+    os.environ["PATH"] = f"{os.path.dirname(sys.executable)}:{os.environ['PATH']}"
+    try:
+        NotebookClient(
+            notebook, timeout=120, resources={"metadata": {"path": root}}, store_widget_state=False
+        ).execute()
+    finally:
+        Engine(f"{root}/store").destroy()
+        shutil.rmtree(root)
+    return notebook
+
+
+def clean(notebook: nbformat.NotebookNode) -> None:
+    """Take out what would differ from run to run: times of execution and kernel details."""
+    for cell in notebook.cells:
+        cell.metadata.pop("execution", None)
+    notebook.metadata.pop("widgets", None)
+    notebook.metadata["language_info"] = {"name": "python"}
+
+
+def main(arguments: list[str]) -> int:
+    """Run; the exit status."""
+    tour = f"{TOUR}/00-tour.ipynb"
+    start = time.monotonic()
+    try:
+        notebook = execute(tour)
+    except CellExecutionError as error:
+        print(f"the tour failed: {error}", file=sys.stderr)
+        return 1
+    clean(notebook)
+    if arguments == ["--store"]:
+        nbformat.write(notebook, tour)
+        print(f"stored the outputs of {tour}")
+        return 0
+    directory = os.path.abspath(arguments[0])
+    os.makedirs(directory, exist_ok=True)
+    nbformat.write(notebook, f"{directory}/00-tour.ipynb")
+    body, _ = HTMLExporter().from_notebook_node(notebook)
+    with open(f"{directory}/00-tour.html", "w", encoding="utf-8") as file:
+        file.write(body)
+    seconds = time.monotonic() - start
+    print(f"the tour ran in {seconds:.0f} s; the executed notebook and an HTML copy are in")
+    print(f"  {directory}/00-tour.ipynb")
+    print(f"  {directory}/00-tour.html")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
