@@ -1,0 +1,15 @@
+"""Drawing: a snapshot becomes a picture, in three forms that say the same.
+
+A `Picture` is text for a terminal, SVG for any viewer, and JSON that a renderer takes as it
+is: the layout is computed here, once. By default a picture holds nothing that changes from
+one run to the next (no pid of the host, no inode, no path of the host), so that it can be
+compared; `ids=True` puts the numbers back.
+"""
+
+from __future__ import annotations
+
+from ctrt.draw._caps import capabilities
+from ctrt.draw._scene import Picture
+from ctrt.draw._views import container, mounts, namespaces
+
+__all__ = ["Picture", "capabilities", "container", "mounts", "namespaces"]

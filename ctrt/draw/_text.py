@@ -1,0 +1,109 @@
+"""A picture in characters: trees and tables that line up in any fixed-width font."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from ctrt.draw._measure import cells, clip
+
+
+class Line(NamedTuple):
+    """A line of a table: the depth of its first cell in the tree, or -1 for no tree."""
+
+    depth: int
+    cells: tuple[str, ...]
+    strike: bool = False
+
+
+class Block(NamedTuple):
+    """A part of the text: a heading, a table with or without heads, and notes below it."""
+
+    title: str = ""
+    heads: tuple[str, ...] = ()
+    lines: tuple[Line, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+GAP = "  "
+_NARROWEST = 6
+
+
+def render(blocks: tuple[Block, ...], width: int) -> str:
+    """The blocks below each other, an empty line between them, no blanks at the ends of lines."""
+    parts = []
+    for block in blocks:
+        lines = _wrapped(block.title, width) if block.title else []
+        lines += _table(block, width)
+        for note in block.notes:
+            lines += _wrapped(note, width)
+        parts.append("\n".join(line.rstrip() for line in lines))
+    return "\n\n".join(part for part in parts if part)
+
+
+def _table(block: Block, width: int) -> list[str]:
+    if not block.lines:
+        return []
+    guides = _guides(block.lines)
+    table = [line.cells for line in block.lines]
+    columns = max(len(row) for row in table)
+    table = [row + ("",) * (columns - len(row)) for row in table]
+    used = [column for column in range(columns) if any(row[column] for row in table)]
+    if block.heads:
+        guides.insert(0, "")
+        table.insert(0, block.heads)
+    widths = [max(cells(row[column]) for row in table) for column in range(columns)]
+    widths[0] = max(cells(guide + row[0]) for guide, row in zip(guides, table, strict=True))
+    # The widest columns give way first, down to what can still be recognised; the tree last.
+    while sum(widths[column] for column in used) + len(GAP) * (len(used) - 1) > width:
+        further = [column for column in used[1:] if widths[column] > 3 * _NARROWEST]
+        widest = max(further or used, key=lambda column: widths[column])
+        if widths[widest] <= _NARROWEST:
+            break
+        widths[widest] -= 1
+    lines = []
+    for guide, row in zip(guides, table, strict=True):
+        first = guide + clip(row[0], max(widths[0] - cells(guide), 1))
+        texts = [first, *(clip(row[column], widths[column]) for column in used if column)]
+        lines.append(
+            GAP.join(
+                _padded(text, widths[column]) for text, column in zip(texts, used, strict=True)
+            )
+        )
+    return lines
+
+
+def _padded(text: str, width: int) -> str:
+    return text + " " * (width - cells(text))
+
+
+def _guides(lines: tuple[Line, ...]) -> list[str]:
+    """The branches of the tree before each line's first cell."""
+    guides = []
+    for index, line in enumerate(lines):
+        guide = ""
+        for level in range(1, line.depth + 1):
+            more = False
+            for later in lines[index + 1 :]:
+                if later.depth < level:
+                    break
+                if later.depth == level:
+                    more = True
+                    break
+            if level == line.depth:
+                guide += "├─ " if more else "└─ "
+            else:
+                guide += "│  " if more else "   "
+        guides.append(guide)
+    return guides
+
+
+def _wrapped(text: str, width: int) -> list[str]:
+    """Words in lines of at most `width` columns; a longer word loses its middle."""
+    lines: list[str] = []
+    for word in text.split(" "):
+        if lines and cells(lines[-1]) + 1 + cells(word) <= width:
+            lines[-1] += " " + word
+        else:
+            indent = "  " if lines else ""
+            lines.append(indent + clip(word, width - len(indent)))
+    return lines

@@ -1,0 +1,167 @@
+"""The views of a snapshot: namespaces, mounts, and both in one picture."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ctrt.draw import _spaces, _tree
+from ctrt.draw._measure import fit, visible
+from ctrt.draw._measure import width as text_width
+from ctrt.draw._scene import Column, Picture, Row, Scene
+from ctrt.draw._sheet import HEAD_SIZE, MARGIN, TITLE_SIZE, Sheet, tidy
+from ctrt.draw._text import Block
+
+if TYPE_CHECKING:
+    from ctrt.observe import Snapshot
+
+_NARROWEST = 900.0
+_TOP = 62.0
+
+
+def namespaces(snapshot: Snapshot, *, title: str | None = None, ids: bool = False) -> Picture:
+    """The namespaces of a process: who owns which, and the processes in them.
+
+    `ids` shows the kernel's numbers (inodes, pids outside) instead of stable names.
+    """
+    title = title or f"Namespaces of {snapshot.command}"
+    part = _spaces.Part(snapshot, ids)
+    sheet = Sheet()
+    wide = max(part.width + 2 * MARGIN, _NARROWEST)
+    bottom = part.draw(sheet, MARGIN, _TOP, wide - 2 * MARGIN)
+    columns = (Column("name", "Namespace"), Column("what", "What"))
+    return _picture(
+        "namespaces", title, part.sentence(), sheet, wide, bottom, columns, part.blocks()
+    )
+
+
+def mounts(
+    snapshot: Snapshot,
+    *,
+    title: str | None = None,
+    ids: bool = False,
+    all: bool = False,  # noqa: A002
+) -> Picture:
+    """The mount tree that a process sees, with over-mounts and peer groups.
+
+    `ids` shows the kernel's numbers and the host's paths; `all` gives every mount a row of
+    its own (device nodes, masked and read-only paths are put together otherwise).
+    """
+    title = title or f"Mounts of {snapshot.command}"
+    part = _tree.Part(snapshot, ids, all)
+    sheet = Sheet()
+    wide = max(part.width + 2 * MARGIN, _NARROWEST)
+    bottom = part.draw(sheet, None, MARGIN, _TOP, wide - 2 * MARGIN)
+    columns = tuple(Column(head.lower(), head) for head in _tree.HEADS)
+    return _picture("mounts", title, part.sentence(), sheet, wide, bottom, columns, part.blocks())
+
+
+def container(
+    snapshot: Snapshot,
+    *,
+    title: str | None = None,
+    ids: bool = False,
+    all: bool = False,  # noqa: A002
+) -> Picture:
+    """A container: its namespaces, and below them its mount tree if that is its own."""
+    if title is None:
+        title = f"{'Container' if snapshot.differing else 'Process'} {snapshot.command}"
+    spaces = _spaces.Part(snapshot, ids)
+    if "mnt" not in snapshot.differing:
+        picture = namespaces(snapshot, title=title, ids=ids)
+        return Picture(picture.scene._replace(view="container"), picture._blocks)  # noqa: SLF001
+    part = _tree.Part(snapshot, ids, all)
+    sheet = Sheet()
+    wide = max(part.width + 2 * MARGIN, spaces.width + 2 * MARGIN, _NARROWEST)
+    bottom = spaces.draw(sheet, MARGIN, _TOP, wide - 2 * MARGIN)
+    bottom = part.draw(sheet, "mnt:1", MARGIN, bottom + 28, wide - 2 * MARGIN)
+    columns = (
+        Column("name", "Name"),
+        Column("type", "Type"),
+        Column("what", "What"),
+        Column("flags", "Flags"),
+        Column("propagation", "Propagation"),
+    )
+    sheet.rows = [
+        row
+        if row.kind == "mount"
+        else row._replace(cells=(row.cells[0], row.kind, row.cells[1], "", ""))
+        for row in sheet.rows
+    ]
+    description = f"{spaces.sentence()} {part.sentence()}"
+    blocks = spaces.blocks() + part.blocks()
+    return _picture("container", title, description, sheet, wide, bottom, columns, blocks)
+
+
+_LEGEND = {
+    "dashed": "dashed border: the machine's first namespace",
+    "double": "double border: less privileged than where it comes from",
+    "dotted": "dotted border: could not be read",
+}
+
+
+def _legend(sheet: Sheet, bottom: float, wide: float) -> float:
+    """What the borders in this picture mean, and the hexagons; the bottom of it."""
+    borders = {node.border for node in sheet.nodes if node.shape not in ("hexagon", "row")}
+    words = [meaning for border, meaning in _LEGEND.items() if border in borders]
+    if any(node.shape == "hexagon" for node in sheet.nodes):
+        words.append("hexagon: a peer group, dashed where it is only received from")
+    if not words:
+        return bottom
+    bottom += 14
+    lines = [words[0]]
+    for word in words[1:]:
+        longer = f"{lines[-1]}  ·  {word}"
+        if text_width(longer, HEAD_SIZE) <= wide - 2 * MARGIN:
+            lines[-1] = longer
+        else:
+            lines.append(word)
+    for number, line in enumerate(lines, 1):
+        sheet.text(f"legend:{number}", MARGIN, bottom, line, "head")
+        bottom += 17
+    return bottom
+
+
+def _ordered(rows: list[Row]) -> tuple[Row, ...]:
+    """The rows as a tree-table shows them: whatever belongs to a row comes right below it."""
+    known = {row.id for row in rows}
+    below: dict[str | None, list[Row]] = {}
+    for row in rows:
+        below.setdefault(row.parent if row.parent in known else None, []).append(row)
+    ordered: list[Row] = []
+    waiting = below.get(None, [])[::-1]
+    while waiting:
+        row = waiting.pop()
+        ordered.append(row)
+        waiting += below.get(row.id, [])[::-1]
+    return tuple(ordered)
+
+
+def _picture(
+    view: str,
+    title: str,
+    description: str,
+    sheet: Sheet,
+    wide: float,
+    bottom: float,
+    columns: tuple[Column, ...],
+    blocks: tuple[Block, ...],
+) -> Picture:
+    """Title above, everything else as laid out."""
+    title, description = visible(title), visible(description)
+    shown = fit(title, wide - 2 * MARGIN, TITLE_SIZE, bold=True)
+    heading = Sheet()
+    heading.text("title", MARGIN, 18, shown, "title")
+    bottom = _legend(sheet, bottom, wide)
+    scene = Scene(
+        view,
+        title,
+        description,
+        tidy(wide),
+        tidy(bottom + MARGIN),
+        columns,
+        _ordered(sheet.rows),
+        (*heading.nodes, *sheet.nodes),
+        tuple(sheet.edges),
+        sheet.details,
+    )
+    return Picture(scene, (Block(title=title), *blocks))
