@@ -16,3 +16,7 @@ class CtrtError(Exception):
         super().__init__(sentence)
         if status is not None:
             self.status = status
+
+    def _render_traceback_(self) -> list[str]:
+        """What a notebook shows instead of a traceback (IPython asks for it by this name)."""
+        return [f"{type(self).__name__}: {self}"]

@@ -1,0 +1,1 @@
+"""The OCI documents as values: references, media types, manifests, image configurations."""
