@@ -1,0 +1,50 @@
+"""The tour, as a reader opens it: run from top to bottom in JupyterLab with ctrt's own kernel."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import nbformat
+import pytest
+from playwright.sync_api import expect
+
+if TYPE_CHECKING:
+    from conftest import LabPage
+
+TOUR = Path(__file__).resolve().parents[2] / "notebooks" / "00-tour.ipynb"
+
+
+@pytest.mark.timeout(600)
+def test_the_tour_runs_and_draws(lab_page: LabPage) -> None:
+    assert TOUR.exists(), f"{TOUR.relative_to(TOUR.parents[1])} is missing"
+    notebook = nbformat.read(TOUR, as_version=4)
+    assert notebook.metadata.kernelspec.name == "ctrt"
+    code = [cell for cell in notebook.cells if cell.cell_type == "code" and cell.source.strip()]
+    for cell in code:
+        cell.outputs, cell.execution_count = [], None
+    lab_page.open("00-tour.ipynb", notebook)
+    lab_page.wait_for_kernel()
+    page = lab_page.page
+    page.evaluate("window.jupyterapp.commands.execute('notebook:run-all-cells')")
+    page.wait_for_function(
+        """count => window.jupyterapp.shell.currentWidget.content.widgets
+            .filter(cell => cell.model.executionCount != null).length >= count""",
+        arg=len(code),
+        timeout=500_000,
+    )
+    lab_page.wait_for_kernel()
+    errors = page.evaluate(
+        """() => window.jupyterapp.shell.currentWidget.content.widgets.flatMap(
+            cell => cell.model.outputs?.toJSON() ?? [])
+            .filter(output => output.output_type === 'error').map(output => output.evalue)"""
+    )
+    # Cells that show a refusal on purpose carry nbval's tag.
+    expected = sum("raises-exception" in cell.metadata.get("tags", []) for cell in code)
+    assert len(errors) == expected, errors
+    picture = lab_page.view.first
+    picture.scroll_into_view_if_needed()
+    expect(picture.locator(".ctrt-graph .ctrt-button").first).to_be_visible()
+    lab_page.screenshot("tour-light")
+    lab_page.theme("JupyterLab Dark")
+    lab_page.screenshot("tour-dark")
