@@ -43,3 +43,10 @@ def load_ipython_extension(shell: Any) -> None:
     import importlib
 
     importlib.import_module("ctrt_kernel.extension").load_ipython_extension(shell)
+
+
+def unload_ipython_extension(shell: Any) -> None:
+    """`%unload_ext ctrt`: take the magics away, and end what they started."""
+    import importlib
+
+    importlib.import_module("ctrt_kernel.extension").unload_ipython_extension(shell)

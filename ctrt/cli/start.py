@@ -82,8 +82,8 @@ def carry_out(prepared: Prepared, *, keep_input: bool) -> int:
             journal = executor.Journal.begin(prepared.directory, plan.undo(), prepared.state)
         fds = {"stdin": stdin, "stdout": 1, "stderr": 2}
         started = executor.execute(plan.wire(), fds, journal)
-        if prepared.directory:
-            executor.note_pid(prepared.directory, started.pid)
+        if journal:
+            journal.note_pid(started.pid)
         group = started.pid
         for number in early:
             forward(number, None)

@@ -512,12 +512,13 @@ class Engine:
 
     def _name(self, wanted: str | None) -> str:
         if wanted is None:
-            import random
-
+            adjectives, nouns = _ADJECTIVES.split(), _NOUNS.split()
             while True:
-                parts = (_ADJECTIVES.split(), _NOUNS.split())
-                name = "-".join(random.choice(words) for words in parts)
-                name = f"{name}-{os.urandom(2).hex()}"
+                first, second, *rest = os.urandom(4)
+                name = (
+                    f"{adjectives[first % len(adjectives)]}-{nouns[second % len(nouns)]}-"
+                    f"{bytes(rest).hex()}"
+                )
                 if not os.path.exists(f"{self.containers}/{name}"):
                     return name
         allowed = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.-"

@@ -96,7 +96,7 @@ def container(
             "capabilities": sets,
             "noNewPrivileges": no_new_privileges,
         },
-        "root": {"path": f"{directory}/rootfs", "readonly": bool(options.read_only)},
+        "root": {"path": directory, "readonly": bool(options.read_only)},
         "hostname": hostname,
         "mounts": mounts,
         "linux": {

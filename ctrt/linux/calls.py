@@ -11,6 +11,11 @@ from __future__ import annotations
 import ctypes
 import os
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
 # linux/sched.h
 CLONE_FILES = 0x400
 CLONE_NEWTIME = 0x80
@@ -114,7 +119,8 @@ _numbers = {**_COMMON, **_NUMBERS.get(_machine, {})}
 _libc = ctypes.CDLL(None, use_errno=True)
 # Holds the interpreter's lock over the call, so that both sides of a clone come back with it.
 _libc_holding = ctypes.PyDLL(None, use_errno=True)
-_long = ctypes.c_long
+_long, _int, _pointer, _text = ctypes.c_long, ctypes.c_int, ctypes.c_void_p, ctypes.c_char_p
+_unsigned_long, _size = ctypes.c_ulong, ctypes.c_size_t
 
 
 class KernelError(OSError):
@@ -136,14 +142,32 @@ def _checked(result: int, call: str) -> int:
     return result
 
 
-def _syscall(name: str, *arguments: object) -> int:
+def _function(name: str, *types: Any) -> Callable[..., int]:
+    """A function of the C library; with its types known, a call costs a third."""
+    function = _libc[name]
+    function.argtypes = types
+
+    def call(*arguments: object) -> int:
+        result: int = function(*arguments)
+        return result if result >= 0 else _checked(result, name)
+
+    return call
+
+
+def _syscall(name: str, *types: Any) -> Callable[..., int]:
+    """A system call that the C library has no function for."""
     number = _numbers.get(name)
-    if number is None:
-        raise KernelError(38, name)  # ENOSYS: this machine's number is not known
-    return _checked(
-        _libc.syscall(_long(number), *[_long(a) if isinstance(a, int) else a for a in arguments]),
-        name,
-    )
+    function = _libc["syscall"]
+    function.argtypes = (_long, *types)
+    function.restype = _long
+
+    def call(*arguments: object) -> int:
+        if number is None:
+            raise KernelError(38, name)  # ENOSYS: this machine's number is not known
+        result: int = function(number, *arguments)
+        return result if result >= 0 else _checked(result, name)
+
+    return call
 
 
 def _path(path: str) -> bytes:
@@ -183,78 +207,81 @@ def clone3(flags: int, cgroup: int = -1) -> tuple[int, int]:
     return (pid, pidfd.value) if pid else (0, -1)
 
 
+_unshare = _function("unshare", _int)
+_setns = _function("setns", _int, _int)
+_pidfd_open = _syscall("pidfd_open", _int, _int)
+_pidfd_send_signal = _syscall("pidfd_send_signal", _int, _int, _pointer, _int)
+_close_range = _syscall("close_range", ctypes.c_uint, ctypes.c_uint, ctypes.c_uint)
+
+
 def unshare(flags: int) -> None:
     """Leave shared namespaces (or tables) for new ones: unshare(2)."""
-    _checked(_libc.unshare(ctypes.c_int(flags)), "unshare")
+    _unshare(flags)
 
 
 def setns(descriptor: int, flags: int) -> None:
     """Join the namespace of a descriptor, or several of a pidfd: setns(2)."""
-    _checked(_libc.setns(ctypes.c_int(descriptor), ctypes.c_int(flags)), "setns")
+    _setns(descriptor, flags)
 
 
 def pidfd_open(pid: int) -> int:
     """A descriptor of a process: pidfd_open(2)."""
-    return _syscall("pidfd_open", pid, 0)
+    return _pidfd_open(pid, 0)
 
 
 def pidfd_send_signal(pidfd: int, signal: int) -> None:
     """Signal the process of a pidfd, and no other that may have got its number since."""
-    _syscall("pidfd_send_signal", pidfd, signal, 0, 0)
+    _pidfd_send_signal(pidfd, signal, None, 0)
 
 
 def close_range(first: int, last: int, flags: int) -> None:
     """Close, or mark close-on-exec, every descriptor from `first` to `last`: close_range(2)."""
-    _syscall("close_range", first, last, flags)
+    _close_range(first, last, flags)
 
 
 # --- mounts ---------------------------------------------------------------------------------
 
 
+_mount = _function("mount", _text, _text, _text, _unsigned_long, _text)
+_umount2 = _function("umount2", _text, _int)
+_pivot_root = _syscall("pivot_root", _text, _text)
+_open_tree = _syscall("open_tree", _int, _text, ctypes.c_uint)
+_move_mount = _syscall("move_mount", _int, _text, _int, _text, ctypes.c_uint)
+_fsopen = _syscall("fsopen", _text, ctypes.c_uint)
+_fsconfig = _syscall("fsconfig", _int, ctypes.c_uint, _text, _text, _int)
+_fsmount = _syscall("fsmount", _int, ctypes.c_uint, ctypes.c_uint)
+_mount_setattr = _syscall("mount_setattr", _int, _text, ctypes.c_uint, _pointer, _size)
+
+
 def mount(source: str, target: str, fstype: str, flags: int, data: str = "") -> None:
-    """mount(2), used here to change propagation types only."""
-    _checked(
-        _libc.mount(
-            _path(source) or None,
-            _path(target),
-            _path(fstype) or None,
-            ctypes.c_ulong(flags),
-            _path(data) or None,
-        ),
-        "mount",
-    )
+    """Mount, or change the propagation type of mounts: mount(2)."""
+    _mount(_path(source) or None, _path(target), _path(fstype) or None, flags, _path(data) or None)
 
 
 def umount2(target: str, flags: int) -> None:
     """Unmount: umount2(2)."""
-    _checked(_libc.umount2(_path(target), ctypes.c_int(flags)), "umount2")
+    _umount2(_path(target), flags)
 
 
 def pivot_root(new_root: str, put_old: str) -> None:
     """Change the root mount: pivot_root(2)."""
-    _syscall("pivot_root", _path(new_root), _path(put_old))
+    _pivot_root(_path(new_root), _path(put_old))
 
 
 def open_tree(directory: int, path: str, flags: int) -> int:
     """A descriptor of a mount, or with OPEN_TREE_CLONE of a detached copy of it."""
-    return _syscall("open_tree", directory, _path(path), flags | OPEN_TREE_CLOEXEC)
+    return _open_tree(directory, _path(path), flags | OPEN_TREE_CLOEXEC)
 
 
 def move_mount(mount_descriptor: int, target_descriptor: int) -> None:
     """Attach the mount of one descriptor at the place of another: move_mount(2)."""
-    _syscall(
-        "move_mount",
-        mount_descriptor,
-        b"",
-        target_descriptor,
-        b"",
-        MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH,
-    )
+    flags = MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH
+    _move_mount(mount_descriptor, b"", target_descriptor, b"", flags)
 
 
 def fsopen(fstype: str) -> int:
     """A context in which a file system is configured: fsopen(2)."""
-    return _syscall("fsopen", _path(fstype), 1)
+    return _fsopen(_path(fstype), 1)
 
 
 def fsconfig(context: int, command: int, key: str = "", value: str | int = "") -> None:
@@ -262,16 +289,16 @@ def fsconfig(context: int, command: int, key: str = "", value: str | int = "") -
 
     `value` is a descriptor when `command` is FSCONFIG_SET_FD.
     """
-    if command == FSCONFIG_SET_FD:
-        _syscall("fsconfig", context, command, _path(key), None, value)
+    if isinstance(value, int):
+        _fsconfig(context, command, _path(key), None, value)
     else:
-        text = _path(value) if command == FSCONFIG_SET_STRING and isinstance(value, str) else None
-        _syscall("fsconfig", context, command, _path(key) or None, text, 0)
+        text = _path(value) if command == FSCONFIG_SET_STRING else None
+        _fsconfig(context, command, _path(key) or None, text, 0)
 
 
 def fsmount(context: int, attributes: int) -> int:
     """A descriptor of a detached mount of the context's file system: fsmount(2)."""
-    return _syscall("fsmount", context, 1, attributes)
+    return _fsmount(context, 1, attributes)
 
 
 class _MountAttr(ctypes.Structure):
@@ -295,8 +322,7 @@ def mount_setattr(
     whose id maps the mount takes.
     """
     attributes = _MountAttr(attr_set, attr_clr, propagation, userns)
-    _syscall(
-        "mount_setattr",
+    _mount_setattr(
         descriptor,
         b"",
         AT_EMPTY_PATH | (AT_RECURSIVE if recursive else 0),
@@ -312,25 +338,37 @@ class _OpenHow(ctypes.Structure):
     _fields_ = [(name, ctypes.c_uint64) for name in ("flags", "mode", "resolve")]
 
 
+_openat2 = _syscall("openat2", _int, _text, _pointer, _size)
+
+
 def openat2(directory: int, path: str, flags: int, resolve: int, mode: int = 0) -> int:
     """Open a path below a directory with rules for its resolution: openat2(2)."""
     how = _OpenHow(flags | os.O_CLOEXEC, mode, resolve)
-    return _syscall("openat2", directory, _path(path), ctypes.byref(how), ctypes.sizeof(how))
+    return _openat2(directory, _path(path), ctypes.byref(how), ctypes.sizeof(how))
 
 
 # --- processes ------------------------------------------------------------------------------
 
 
-def prctl(option: int, *arguments: int) -> int:
+_prctl = _function("prctl", _int, *[_unsigned_long] * 4)
+_sethostname = _function("sethostname", _text, _size)
+_socket = _function("socket", _int, _int, _int)
+_ioctl = _function("ioctl", _int, _unsigned_long, _text)
+_seccomp = _syscall("seccomp", ctypes.c_uint, ctypes.c_uint, _pointer)
+_ptrace = _syscall("ptrace", _long, _long, _long, _long)
+_capget = _syscall("capget", _pointer, _pointer)
+_capset = _syscall("capset", _pointer, _pointer)
+
+
+def prctl(option: int, argument: int = 0, second: int = 0) -> int:
     """Operations on the calling thread: prctl(2)."""
-    padded = [ctypes.c_ulong(a) for a in (*arguments, 0, 0, 0, 0)[:4]]
-    return _checked(_libc.prctl(ctypes.c_int(option), *padded), "prctl")
+    return _prctl(option, argument, second, 0, 0)
 
 
 def sethostname(name: str) -> None:
     """Set the host name of the caller's UTS namespace: sethostname(2)."""
     encoded = _path(name)
-    _checked(_libc.sethostname(encoded, ctypes.c_size_t(len(encoded))), "sethostname")
+    _sethostname(encoded, len(encoded))
 
 
 class _SockFprog(ctypes.Structure):
@@ -340,29 +378,22 @@ class _SockFprog(ctypes.Structure):
 def seccomp_filter(program: bytes, flags: int = 0) -> int:
     """Load a compiled BPF filter (8 bytes an instruction) for the calling thread: seccomp(2)."""
     fprog = _SockFprog(len(program) // 8, program)
-    return _syscall("seccomp", SECCOMP_SET_MODE_FILTER, flags, ctypes.byref(fprog))
+    return _seccomp(SECCOMP_SET_MODE_FILTER, flags, ctypes.byref(fprog))
 
 
 def ptrace(request: int, pid: int = 0) -> None:
     """Trace a process, as far as PTRACE_TRACEME and PTRACE_DETACH go: ptrace(2)."""
-    _syscall("ptrace", request, pid, 0, 0)
+    _ptrace(request, pid, 0, 0)
 
 
 def loopback_up() -> None:
     """Set the loopback interface of the caller's network namespace up: netdevice(7)."""
     AF_INET, SOCK_DGRAM, SIOCSIFFLAGS, IFF_UP, IFF_RUNNING = 2, 2, 0x8914, 0x1, 0x40  # noqa: N806
-    descriptor = _checked(
-        _libc.socket(ctypes.c_int(AF_INET), ctypes.c_int(SOCK_DGRAM), ctypes.c_int(0)), "socket"
-    )
+    descriptor = _socket(AF_INET, SOCK_DGRAM, 0)
     try:
         # struct ifreq: a name of 16 bytes and a union of 24, of which the flags are a short.
         request = b"lo".ljust(16, b"\0") + (IFF_UP | IFF_RUNNING).to_bytes(2, "little")
-        _checked(
-            _libc.ioctl(
-                ctypes.c_int(descriptor), ctypes.c_ulong(SIOCSIFFLAGS), request.ljust(40, b"\0")
-            ),
-            "ioctl(SIOCSIFFLAGS)",
-        )
+        _ioctl(descriptor, SIOCSIFFLAGS, request.ljust(40, b"\0"))
     finally:
         os.close(descriptor)
 
@@ -382,7 +413,7 @@ def capget(pid: int = 0) -> tuple[int, int, int]:
     """(effective, permitted, inheritable) of a thread, as bit masks: capget(2)."""
     header = _CapHeader(_CAPABILITY_VERSION_3, pid)
     data = _CapData()
-    _syscall("capget", ctypes.byref(header), data)
+    _capget(ctypes.byref(header), data)
     return (data[0] | data[3] << 32, data[1] | data[4] << 32, data[2] | data[5] << 32)
 
 
@@ -394,4 +425,4 @@ def capset(effective: int, permitted: int, inheritable: int) -> None:
         *[s & low for s in (effective, permitted, inheritable)],
         *[s >> 32 for s in (effective, permitted, inheritable)],
     )
-    _syscall("capset", ctypes.byref(header), data)
+    _capset(ctypes.byref(header), data)

@@ -65,6 +65,11 @@ class Helper:
             self.poll.unregister(client.fileno())
             client.close()
             self.client = None
+            # A client that waits for this end may still hold the sockets of its containers.
+            for container in self.by_pidfd.values():
+                if not container.detach:
+                    self._release(container)
+                    self._signal(container, _SIGKILL)
             return
         wire, undo, directory, about, detach = message
         fds = dict(zip(_DESCRIPTORS, descriptors, strict=True))
@@ -79,7 +84,7 @@ class Helper:
                 for descriptor in fds.values():
                     os.close(descriptor)
             if journal:
-                executor.note_pid(journal.directory, started.pid)
+                journal.note_pid(started.pid)
         except (executor.StartError, OSError) as error:
             step, call = getattr(error, "step", -1), getattr(error, "call", -1)
             left = _finish(journal)

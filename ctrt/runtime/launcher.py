@@ -166,6 +166,9 @@ class Launcher:
         Without `wait` that goes on by itself, as it must where containers are detached.
         """
         if self._socket is not None:
+            if self._owner == os.getpid():
+                # A forked child of this process may hold a copy, and close() would not be told.
+                self._socket.shutdown(socket.SHUT_RDWR)
             self._socket.close()
             self._socket = None
             if wait and self._owner == os.getpid():

@@ -60,7 +60,7 @@ class Layers:
     """A root file system made of image layers by overlayfs.
 
     `lowers` are directories, topmost first; `directory` holds (or will hold) the container's
-    own "upper", "work" and "rootfs" directories.
+    own "upper" and "work" directories, and the root file system is mounted over it.
     """
 
     __slots__ = ("directory", "lowers")
@@ -122,15 +122,6 @@ def container(
     )
     if not idmapped:
         steps.append(_overlay(layers, INSIDE, host, in_userns, idmapped=False))
-    steps.append(
-        Step(
-            "root",
-            INSIDE,
-            [("attach_root", "layers", f"{layers.directory}/rootfs")],
-            why="the image becomes a mount of the container; all paths are resolved below it",
-            source="move_mount(2), openat2(2)",
-        )
-    )
     entries = [
         _mount(entry, f"mounts[{index}]", kinds, f"bind{index}")
         for index, entry in enumerate(config.get("mounts", []))
@@ -146,6 +137,15 @@ def container(
                 source="open_tree(2), mount(8)",
             )
         )
+    steps.append(
+        Step(
+            "root",
+            INSIDE,
+            [("attach_root", "layers", layers.directory)],
+            why="the image becomes a mount of the container; all paths are resolved below it",
+            source="move_mount(2), openat2(2)",
+        )
+    )
     if in_userns:
         groups: tuple[int, ...] | None = () if _can_set_groups(host) else None
         steps.append(
@@ -407,7 +407,6 @@ def _container_directory(
     calls: list[tuple[Any, ...]] = [
         ("mkdir", f"{base}/upper", 0o755),
         ("mkdir", f"{base}/work", 0o700),
-        ("mkdir", f"{base}/rootfs", 0o711),
     ]
     hosts = f"127.0.0.1\tlocalhost {hostname}".rstrip() + "\n::1\tlocalhost ip6-localhost\n"
     calls.append(("write", f"{base}/hosts", hosts))
@@ -455,7 +454,7 @@ def _cgroup(path: str) -> Step:
         why="all processes of the container can be counted, limited and killed as one",
         source="cgroups(7)",
         needs="write access to the parent cgroup",
-        undo=(("kill_cgroup", path), ("rmdir", path)),
+        undo=(("remove_cgroup", path),),
     )
 
 

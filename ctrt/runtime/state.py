@@ -1,14 +1,15 @@
 """Containers on disk: who runs, and what a crash has left.
 
-Each container has a directory below ROOT/containers with its journal (`executor.Journal`),
-its state and the pid of its first process. Somebody looks after it as long as its lock is held.
+Each container has a directory below ROOT/containers with its journal (`executor.Journal`).
+Somebody looks after it as long as the journal's lock is held.
 """
 
 from __future__ import annotations
 
+import fcntl
 import os
 
-from ctrt.runtime.executor import Journal
+from ctrt.runtime.executor import Journal, read_journal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -34,29 +35,25 @@ def recover(containers: str) -> list[str]:
 
 def running(containers: str) -> list[dict[str, Any]]:
     """The states of the containers that somebody looks after, with their "pid"."""
-    import fcntl
-
     from ctrt.oci import fastjson
 
     found = []
     for name in _names(containers):
-        directory = f"{containers}/{name}"
         try:
-            with open(f"{directory}/lock") as lock:
-                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            continue  # nobody holds it
-        except BlockingIOError:
-            pass
+            descriptor = os.open(f"{containers}/{name}/journal", os.O_RDONLY | os.O_CLOEXEC)
         except OSError:
             continue
         try:
-            with open(f"{directory}/state", encoding="utf-8") as file:
-                state = fastjson.loads(file.read())
-            with open(f"{directory}/pid") as file:
-                state["pid"] = int(file.read())
-        except (OSError, ValueError):
-            continue  # it is just starting or ending
-        found.append(state)
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            try:
+                pid, _, text = read_journal(descriptor)
+            except (OSError, ValueError, EOFError, TypeError):
+                continue
+            if pid:
+                found.append({**fastjson.loads(text), "pid": pid})
+        finally:
+            os.close(descriptor)
     return found
 
 

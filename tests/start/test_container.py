@@ -217,9 +217,9 @@ def test_kill_9_leaves_nothing_after_the_next_command(world):
         world.words(str(world.bin / "ctrt"), "run", "--name", "victim", IMAGE, "sleep", "1000"),
         env=world.environment(),
     )
-    pid_file = world.root / "containers" / "victim" / "pid"
-    assert wait_until(lambda: pid_file.exists() and pid_file.read_text())
-    init = int(pid_file.read_text())
+    journal = world.root / "containers" / "victim" / "journal"
+    assert wait_until(lambda: journal.exists() and journal.read_bytes()[:16].strip())
+    init = int(journal.read_bytes()[:16])
     process.kill()
     process.wait()
     assert wait_until(lambda: not Path(f"/proc/{init}").exists()), "the container outlived ctrt"
