@@ -22,7 +22,7 @@ _LAZY = {
     "pull": ("ctrt.engine", "pull"),
     "run": ("ctrt.engine", "run"),
 }
-__all__ = ["CtrtError", "Engine", "draw", "load_ipython_extension", "observe", "pull", "run"]  # noqa: F822
+__all__ = ["CtrtError", "Engine", "draw", "load_ipython_extension", "observe", "pull", "run"]
 
 
 def __getattr__(name: str) -> Any:

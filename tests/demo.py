@@ -33,7 +33,11 @@ def execute(path: str) -> nbformat.NotebookNode:
     os.environ["PATH"] = f"{os.path.dirname(sys.executable)}:{os.environ['PATH']}"
     try:
         NotebookClient(
-            notebook, timeout=120, resources={"metadata": {"path": root}}, store_widget_state=False
+            notebook,
+            timeout=120,
+            resources={"metadata": {"path": root}},
+            store_widget_state=False,
+            coalesce_streams=True,
         ).execute()
     finally:
         Engine(f"{root}/store").destroy()

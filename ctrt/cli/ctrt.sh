@@ -13,6 +13,6 @@ try:
 except OSError:
     import site
     site.main()
-from ctrt.cli.main import main
-sys.exit(main())
+from ctrt.cli.main import command
+command()
 ' "$@"

@@ -218,6 +218,7 @@ class Engine:
         self._store: Store | None = None
         self._host: Host | None = None
         self._launcher: Launcher | None = None
+        self._last_filter: tuple[dict[str, Any] | None, bytes | None] = (None, None)
 
     # -- parts ----------------------------------------------------------------------------------
 
@@ -375,7 +376,6 @@ class Engine:
         """Think out the start of a container: pull and unpack what is missing, and plan."""
         from ctrt.engine import config as configuration
         from ctrt.engine import options as tables
-        from ctrt.linux import seccomp
         from ctrt.oci import fastjson
         from ctrt.runtime import planner
 
@@ -396,12 +396,7 @@ class Engine:
             directory=directory,
             default_arguments=default_arguments,
         )
-        program = None
-        if config["linux"].get("seccomp"):
-            try:
-                program = seccomp.cached(config["linux"]["seccomp"], f"{self.root}/cache/seccomp")
-            except seccomp.SeccompError as error:
-                raise CtrtError(str(error)) from None
+        program = self._filter(config["linux"].get("seccomp"))
         plan = planner.container(
             config,
             self.host,
@@ -415,7 +410,6 @@ class Engine:
             "image": image.reference,
             "command": config["process"]["args"],
             "layers": [layer.chain_id for layer in image.layers],
-            "config": config,
         }
         arguments = config["process"]["args"]
         return Prepared(
@@ -509,6 +503,20 @@ class Engine:
             f"there is no running container {target!r}; "
             + (f"there are {names}" if names else "none is running")
         )
+
+    def _filter(self, profile: dict[str, Any] | None) -> bytes | None:
+        """The compiled filter of a profile; the default one is kept in memory, too."""
+        from ctrt.linux import seccomp
+
+        if not profile:
+            return None
+        if profile is not self._last_filter[0]:
+            try:
+                program = seccomp.cached(profile, f"{self.root}/cache/seccomp")
+            except seccomp.SeccompError as error:
+                raise CtrtError(str(error)) from None
+            self._last_filter = (profile, program)
+        return self._last_filter[1]
 
     def _name(self, wanted: str | None) -> str:
         if wanted is None:

@@ -8,10 +8,10 @@ come on top, as podman-run(1) has it.
 from __future__ import annotations
 
 import os
-from zlib import crc32
 
 from ctrt.errors import CtrtError
 from ctrt.linux import capabilities
+from ctrt.oci.digest import sha256
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -119,14 +119,25 @@ def container(
         linux["gidMappings"] = _mappings(gid_map)
     if host.cgroup:
         # Two stores may each have a container of that name.
-        linux["cgroupsPath"] = f"{host.cgroup}/{name}-{crc32(os.fsencode(directory)):08x}"
+        linux["cgroupsPath"] = f"{host.cgroup}/{name}-{sha256(os.fsencode(directory))[7:15]}"
     if seccomp == "default":
-        from ctrt.runtime import seccomp_default
-
-        linux["seccomp"] = seccomp_default.profile(bounding, host.machine)
+        linux["seccomp"] = _default_profile(tuple(bounding), host.machine)
     elif seccomp:
         linux["seccomp"] = seccomp
     return config
+
+
+_profiles: dict[tuple[tuple[str, ...], str], dict[str, Any]] = {}
+
+
+def _default_profile(bounding: tuple[str, ...], machine: str) -> dict[str, Any]:
+    """The default seccomp profile: one value for one bounding set, not to be changed."""
+    key = (bounding, machine)
+    if key not in _profiles:
+        from ctrt.runtime import seccomp_default
+
+        _profiles[key] = seccomp_default.profile(list(bounding), machine)
+    return _profiles[key]
 
 
 def _has_userns(host: Host) -> bool:

@@ -19,7 +19,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from ctrt.images.pull import Progress
+    from ctrt.images.progress import Progress
     from ctrt.images.store import Image, Layer, Spawn, Store
 
 _SUFFIX = {"root": "", "subordinate": ".user", "single": ".single"}
@@ -109,9 +109,17 @@ def program(*arguments: str) -> list[str]:
 
 
 def run_here(argv: list[str]) -> int:
-    """Run a program as it is, without forking this (perhaps large, threaded) process."""
-    child = os.posix_spawn(argv[0], argv, os.environ)
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    """Run a program as it is, without forking this (perhaps large, threaded) process.
+
+    Who interrupts us interrupts it: it has a process group of its own, which is killed whole.
+    """
+    child = os.posix_spawn(argv[0], argv, os.environ, setpgroup=0)
+    try:
+        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    except BaseException:
+        os.killpg(child, 9)
+        os.waitpid(child, 0)
+        raise
 
 
 def _paths(store: Store, image: Image, how: Unpacker) -> list[str]:
@@ -181,7 +189,7 @@ def _unpack(
 
 
 def _tell(progress: Callable[[Progress], object], layers: list[Layer], status: str) -> None:
-    from ctrt.images.pull import Progress
+    from ctrt.images.progress import Progress
 
     for layer in layers:
         done = layer.size if status == "unpacked" else 0

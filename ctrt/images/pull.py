@@ -13,6 +13,7 @@ import threading
 from typing import TYPE_CHECKING
 
 from ctrt.errors import CtrtError
+from ctrt.images.progress import Progress
 from ctrt.images.registry import Registry, RegistryError
 from ctrt.images.store import Image, Store, check_image
 from ctrt.oci import image as documents
@@ -22,26 +23,9 @@ from ctrt.oci.reference import Reference, check_digest, parse
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+__all__ = ["Progress", "choose", "pull"]
+
 PARALLEL = 4
-
-
-class Progress:
-    """How far one layer is: `done` of `total` bytes.
-
-    `status` is "exists", "downloading" or "done"; from layers.unpack() also "unpacking" and
-    "unpacked". `layer` is the layer's short digest (12 digits).
-    """
-
-    __slots__ = ("done", "layer", "status", "total")
-
-    def __init__(self, layer: str, done: int, total: int, status: str) -> None:
-        self.layer = layer
-        self.done = done
-        self.total = total
-        self.status = status
-
-    def __repr__(self) -> str:
-        return f"Progress({self.layer!r}, {self.done}, {self.total}, {self.status!r})"
 
 
 def pull(

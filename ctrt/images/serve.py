@@ -88,7 +88,10 @@ class _Images:
         for image in sorted(
             self.store.images(), key=lambda image: image.reference.startswith("localhost/")
         ):
-            reference = parse(image.reference)
+            try:
+                reference = parse(image.reference)
+            except CtrtError:
+                continue  # another tool named it so
             tags = found.setdefault(reference.repository, {})
             tags[image.digest] = (image.digest, image.media_type)
             if reference.tag:

@@ -583,7 +583,8 @@ def _write(fd: int, data: bytes) -> None:
 def _remove_tree(path: str, spawn: Spawn | None) -> None:
     """Remove a tree, by `spawn` when some of it belongs to ids that only are mapped there.
 
-    What can be removed by neither stays in ROOT/tmp until a call with `spawn`.
+    What can be removed by neither stays in ROOT/tmp until a call with `spawn`, and so does
+    what a program that we lost sight of still writes to.
     """
     from ctrt.images import _unpack
 
@@ -594,3 +595,5 @@ def _remove_tree(path: str, spawn: Spawn | None) -> None:
             from ctrt.images.layers import program
 
             spawn(program("remove", path))
+    except OSError:
+        pass

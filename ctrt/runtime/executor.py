@@ -349,22 +349,19 @@ def _place(context: _Context, path: str, kind: str) -> int:
     except OSError as error:
         if error.errno != _ENOENT:
             raise
-    parts = [part for part in path.split("/") if part not in ("", ".")]
-    for count, part in enumerate(parts, 1):
-        last = count == len(parts)
-        parent = _resolve(context, "/".join(parts[: count - 1]) or ".")
+    parent_path, _, name = path.rstrip("/").rpartition("/")
+    parent = _place(context, parent_path or ".", "directory")
+    try:
         try:
-            if last and kind == "file":
-                os.close(
-                    os.open(part, os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o755, dir_fd=parent)
-                )
-            else:
-                os.mkdir(part, 0o755, dir_fd=parent)
+            if kind == "file":
+                flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+                return os.open(name, flags, 0o755, dir_fd=parent)
+            os.mkdir(name, 0o755, dir_fd=parent)
         except FileExistsError:
             pass
-        finally:
-            os.close(parent)
-    return _resolve(context, path)
+        return os.open(name, _O_PATH | os.O_NOFOLLOW, dir_fd=parent)
+    finally:
+        os.close(parent)
 
 
 # --- operations outside ------------------------------------------------------------------------
@@ -594,12 +591,15 @@ def _write_below(context: _Context, path: str, text: str) -> None:
         os.close(descriptor)
 
 
-def _symlink(context: _Context, target: str, path: str) -> None:
-    parent = _place(context, os.path.dirname(path), "directory")
+def _symlinks(context: _Context, directory: str, links: tuple[tuple[str, str], ...]) -> None:
+    """Make symbolic links in a directory: (name, target)."""
+    parent = _place(context, directory, "directory")
     try:
-        os.symlink(target, os.path.basename(path), dir_fd=parent)
-    except FileExistsError:
-        pass
+        for name, target in links:
+            try:
+                os.symlink(target, name, dir_fd=parent)
+            except FileExistsError:
+                pass
     finally:
         os.close(parent)
 
@@ -878,7 +878,7 @@ _OPERATIONS: dict[str, Callable[..., None]] = {
     "session": _session,
     "signals": _signals,
     "stdio": _stdio,
-    "symlink": _symlink,
+    "symlinks": _symlinks,
     "trace": _trace,
     "unshare": _unshare,
     "write": _write,

@@ -195,6 +195,8 @@ def describe(call: Call) -> str:
         return _PLAIN[name]
     if name in ("mask", "read_only"):
         return f"{name.replace('_', '-')} {' '.join(a[0])}"
+    if name == "symlinks":
+        return "; ".join(f"symlink({_quoted(t)}, {_quoted(f'{a[0]}/{n}')})" for n, t in a[1])
     if name == "mkdir":
         return f"mkdir({_quoted(a[0])}, {a[1]:#o})"
     if name == "write_below":

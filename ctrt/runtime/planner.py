@@ -38,11 +38,11 @@ _ATTRIBUTES = {
 }
 _DEVICES = ("null", "zero", "full", "random", "urandom", "tty")
 _DEVICE_LINKS = (
-    ("/proc/self/fd", "/dev/fd"),
-    ("/proc/self/fd/0", "/dev/stdin"),
-    ("/proc/self/fd/1", "/dev/stdout"),
-    ("/proc/self/fd/2", "/dev/stderr"),
-    ("pts/ptmx", "/dev/ptmx"),
+    ("fd", "/proc/self/fd"),
+    ("stdin", "/proc/self/fd/0"),
+    ("stdout", "/proc/self/fd/1"),
+    ("stderr", "/proc/self/fd/2"),
+    ("ptmx", "pts/ptmx"),
 )
 _NAMESPACE_WHY = {
     "user": "ids and capabilities of its own",
@@ -594,7 +594,7 @@ def _devices() -> Step:
     for name in _DEVICES:
         calls.append(("bind", f"/dev/{name}", False, 0, 0, "mount"))
         calls.append(("attach", "mount", f"/dev/{name}"))
-    calls += [("symlink", target, path) for target, path in _DEVICE_LINKS]
+    calls.append(("symlinks", "/dev", _DEVICE_LINKS))
     return Step(
         "devices",
         INSIDE,
