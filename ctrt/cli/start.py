@@ -84,6 +84,7 @@ def carry_out(prepared: Prepared, *, keep_input: bool) -> int:
         started = executor.execute(plan.wire(), fds, journal)
         if journal:
             journal.note_pid(started.pid)
+        prepared.release()
         group = started.pid
         for number in early:
             forward(number, None)

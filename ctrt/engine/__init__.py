@@ -81,7 +81,7 @@ class Result:
 class Prepared:
     """A start that has been thought out but not done: the plan, and what goes with it."""
 
-    __slots__ = ("config", "directory", "name", "plan", "state", "what")
+    __slots__ = ("_hold", "config", "directory", "name", "plan", "state", "what")
 
     def __init__(
         self,
@@ -92,13 +92,21 @@ class Prepared:
         config: dict[str, Any] | None = None,
         directory: str | None = None,
         state: str = "",
+        hold: Any = None,
     ) -> None:
+        self._hold = hold
         self.plan = plan
         self.what = what
         self.name = name
         self.config = config
         self.directory = directory
         self.state = state
+
+    def release(self) -> None:
+        """Let go of the image's layers: the container has started, or will not."""
+        if self._hold is not None:
+            self._hold.__exit__(None, None, None)
+            self._hold = None
 
 
 class Container:
@@ -292,8 +300,12 @@ class Engine:
         *,
         when: str = "missing",
         progress: Callable[[Progress], object] | None = None,
+        plain_http: bool | None = None,
     ) -> Image:
-        """The image of that name, pulled as `when` says: missing, always or never."""
+        """The image of that name, pulled as `when` says: missing, always or never.
+
+        `plain_http` allows a registry without TLS; None allows it on loopback only.
+        """
         found = self.store.find(reference) if when != "always" else None
         if found is not None:
             return found
@@ -303,7 +315,7 @@ class Engine:
             )
         from ctrt.images.pull import pull
 
-        return pull(self.store, reference, progress=progress)
+        return pull(self.store, reference, progress=progress, plain_http=plain_http)
 
     def _spawn(self, arguments: list[str]) -> int:
         """Run a program of ours as root of the user namespace that containers get."""
@@ -373,14 +385,49 @@ class Engine:
         progress: Callable[[Progress], object] | None = None,
         trace: bool = False,
     ) -> Prepared:
-        """Think out the start of a container: pull and unpack what is missing, and plan."""
+        """Think out the start of a container: pull and unpack what is missing, and plan.
+
+        The image's layers are held until `Prepared.release`, which `start` calls.
+        """
+        hold = self.store.hold()
+        hold.__enter__()
+        try:
+            return self._prepare(
+                reference,
+                command,
+                options,
+                default_arguments=default_arguments,
+                progress=progress,
+                trace=trace,
+                hold=hold,
+            )
+        except BaseException:
+            hold.__exit__(None, None, None)
+            raise
+
+    def _prepare(
+        self,
+        reference: str,
+        command: Sequence[str],
+        options: Values | None,
+        *,
+        default_arguments: list[str] | None,
+        progress: Callable[[Progress], object] | None,
+        trace: bool,
+        hold: Any,
+    ) -> Prepared:
         from ctrt.engine import config as configuration
         from ctrt.engine import options as tables
         from ctrt.oci import fastjson
         from ctrt.runtime import planner
 
         chosen = options or tables.RUN.parse([])
-        image = self.image(reference, when=chosen.pull, progress=progress)
+        image = self.image(
+            reference,
+            when=chosen.pull,
+            progress=progress,
+            plain_http=True if chosen.tls_verify == "false" else None,
+        )
         lowers = self.lowers(image)
         # A plan that is only shown should be the same each time.
         name = chosen.name or "NAME" if chosen.plan else self._name(chosen.name)
@@ -419,6 +466,7 @@ class Engine:
             config=config,
             directory=directory,
             state=fastjson.dumps(state),
+            hold=hold,
         )
 
     def prepare_unshare(self, options: Values, *, trace: bool = False) -> Prepared:
@@ -462,6 +510,7 @@ class Engine:
 
     def stop(self, name: str, pid: int, seconds: float) -> None:
         """End a running container: SIGTERM, and SIGKILL after that many seconds."""
+        import errno
         import select
         import signal
 
@@ -469,15 +518,16 @@ class Engine:
 
         try:
             pidfd = calls.pidfd_open(pid)
-        except ProcessLookupError:
-            return
+        except OSError:
+            return  # it has ended by itself
         try:
             calls.pidfd_send_signal(pidfd, signal.SIGTERM)
             if not select.select([pidfd], [], [], seconds)[0]:
                 calls.pidfd_send_signal(pidfd, signal.SIGKILL)
                 select.select([pidfd], [], [], 10)
         except OSError as error:
-            raise CtrtError(f"{name} cannot be stopped: {error.strerror}") from None
+            if error.errno != errno.ESRCH:
+                raise CtrtError(f"{name} cannot be stopped: {error.strerror}") from None
         finally:
             os.close(pidfd)
         # Whoever looks after it cleans up now; the name is free when its directory is gone.
@@ -539,6 +589,7 @@ class Engine:
 
     def plan_text(self, prepared: Prepared) -> str:
         """The plan for a person; ROOT stands for this engine's root directory."""
+        prepared.release()
         return prepared.plan.text().replace(self.root, "ROOT")
 
     def start(self, prepared: Prepared, *, stdin: bool = False) -> Container:
@@ -562,6 +613,7 @@ class Engine:
                 os.close(descriptor)
             raise
         finally:
+            prepared.release()
             for descriptor in (in_read, out_write, error_write):
                 os.close(descriptor)
         return Container(prepared, running, out_read, error_read, in_write)
@@ -582,6 +634,7 @@ class Engine:
                 detach=True,
             ).close()
         keeper.close(wait=False)
+        prepared.release()
         return prepared.name
 
     def run(

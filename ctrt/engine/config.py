@@ -55,6 +55,7 @@ MASKED_PATHS = (
 )
 READ_ONLY_PATHS = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger")
 _SMALL_FILE = 1 << 20
+_ENOENT = 2
 
 
 def container(
@@ -323,7 +324,8 @@ def _user(text: str, lowers: list[str]) -> dict[str, Any]:
     Names are looked up in the image's /etc/passwd and /etc/group, as podman does it.
     """
     name, _, group = text.partition(":")
-    if name in ("", "0", "root") and not group:
+    name = name or "0"
+    if name in ("0", "root") and not group:
         return {"uid": 0, "gid": 0, "home": "/root"}
     passwd = _table(_image_file(lowers, "etc/passwd"), 7)
     groups = _table(_image_file(lowers, "etc/group"), 4)
@@ -374,13 +376,15 @@ def _image_file(lowers: list[str], path: str) -> str:
                 os.O_RDONLY | os.O_NONBLOCK,
                 calls.RESOLVE_BENEATH | calls.RESOLVE_NO_SYMLINKS,
             )
-        except OSError:
-            continue
+        except OSError as error:
+            if error.errno == _ENOENT:
+                continue
+            return ""  # a whiteout or a link: this layer hides the file of those below
         finally:
             os.close(directory)
         with os.fdopen(descriptor, "rb") as file:
             if os.fstat(descriptor).st_mode & 0o170000 != 0o100000:
-                return ""  # a whiteout: this layer takes the file away
+                return ""
             return file.read(_SMALL_FILE).decode(errors="replace")
     return ""
 

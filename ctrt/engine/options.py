@@ -172,6 +172,14 @@ class Values:
         def __getattr__(self, name: str) -> Any: ...
 
 
+TLS_VERIFY = Option(
+    "--tls-verify",
+    "whether the registry must speak TLS; false allows plain HTTP",
+    metavar="BOOL",
+    default="true",
+    choices=("true", "false"),
+)
+
 RUN = Table(
     "run",
     "Run a command in a new container. Options are podman run's where it has them.",
@@ -204,6 +212,7 @@ RUN = Table(
             default="missing",
             choices=("missing", "always", "never"),
         ),
+        TLS_VERIFY,
         Option("--plan", "print the steps of the start instead of starting"),
     ],
 )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 
-from ctrt.engine.options import CAPS, Option, Table
+from ctrt.engine.options import CAPS, TLS_VERIFY, Option, Table
 from ctrt.errors import CtrtError
 
 TYPE_CHECKING = False
@@ -106,7 +106,8 @@ def _familiar(reference: str) -> str:
 
 
 def _pull(engine: Engine, values: Values, report: Report) -> Text:
-    image = engine.image(values.operands[0], when="always", progress=report)
+    plain_http = True if values.tls_verify == "false" else None
+    image = engine.image(values.operands[0], when="always", progress=report, plain_http=plain_http)
     return Text(image.reference)
 
 
@@ -145,6 +146,8 @@ def _ps(engine: Engine, _values: Values, _report: Report) -> Listing:
 
 
 def _stop(engine: Engine, values: Values, _report: Report) -> Text:
+    if not values.time.isdecimal():
+        raise CtrtError(f"stop: --time {values.time!r} is not a number of seconds")
     pids = {name: engine.pid_of(name) for name in values.operands}
     for name in values.operands:
         engine.stop(name, pids[name], float(values.time))
@@ -239,7 +242,11 @@ _JSON = Option("--json", "as JSON")
 VERBS = {
     verb.table.verb: verb
     for verb in (
-        Verb(Table("pull", "Fetch an image from its registry.", "IMAGE", []), _pull, range(1, 2)),
+        Verb(
+            Table("pull", "Fetch an image from its registry.", "IMAGE", [TLS_VERIFY]),
+            _pull,
+            range(1, 2),
+        ),
         Verb(Table("images", "List the images of the store.", "", []), _images, range(1)),
         Verb(Table("rmi", "Remove images from the store.", "IMAGE...", []), _rmi, _MANY),
         Verb(

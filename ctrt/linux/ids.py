@@ -5,14 +5,16 @@ from __future__ import annotations
 import os
 
 
-def subordinate(kind: str, user: str, uid: int) -> tuple[tuple[int, int], ...]:
+def subordinate(
+    kind: str, user: str, uid: int, *, directory: str = "/etc"
+) -> tuple[tuple[int, int], ...]:
     """The (start, count) ranges that a user may map; `kind` is "uid" or "gid".
 
     Lines are found by name or by number, as newuidmap(1) does it. A file that is missing or
     cannot be read is one without ranges.
     """
     try:
-        with open(f"/etc/sub{kind}") as file:
+        with open(f"{directory}/sub{kind}", errors="replace") as file:
             lines = file.read().splitlines()
     except OSError:
         return ()
@@ -20,10 +22,9 @@ def subordinate(kind: str, user: str, uid: int) -> tuple[tuple[int, int], ...]:
     for line in lines:
         fields = line.strip().split(":")
         if len(fields) == 3 and fields[0] in (user, str(uid)):
-            try:
-                start, count = int(fields[1]), int(fields[2])
-            except ValueError:
+            if not (fields[1].isdecimal() and fields[2].isdecimal()):
                 continue
+            start, count = int(fields[1]), int(fields[2])
             if count > 0:
                 ranges.append((start, count))
     return tuple(ranges)

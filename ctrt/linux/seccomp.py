@@ -186,19 +186,20 @@ def cached(profile: dict[str, Any], directory: str) -> bytes:
         from _sha256 import sha256
     # hashlib would load OpenSSL for this; version 2 of marshal writes equal values equally.
     machine = os.uname().machine
-    key = sha256(b"1" + machine.encode() + marshal.dumps(profile, 2)).hexdigest()
+    key = sha256(b"2" + machine.encode() + marshal.dumps(profile, 2)).hexdigest()
     path = f"{directory}/{key}.bpf"
     try:
         with open(path, "rb") as file:
-            program = file.read()
-        if program and len(program) % 8 == 0:
+            checksum, program = file.read(32), file.read()
+        # A crash of the machine can leave a file that is not whole.
+        if checksum == sha256(program).digest():
             return program
     except OSError:
         pass
     program = compile_profile(profile)
     os.makedirs(directory, mode=0o700, exist_ok=True)
-    temporary = f"{path}.{os.getpid()}"
+    temporary = f"{path}.{os.urandom(4).hex()}"
     with open(temporary, "wb") as file:
-        file.write(program)
+        file.write(sha256(program).digest() + program)
     os.replace(temporary, path)
     return program

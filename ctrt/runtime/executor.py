@@ -208,8 +208,8 @@ def execute(plan: Wire, fds: dict[str, int], journal: Journal | None = None) -> 
         raise
     finally:
         gc.enable()
-    ours = {context.pidfd, *fds.values()}
-    for descriptor in {*context.go, *context.back, *context.fds.values()} - ours:
+    # What the child opened while the table was shared is ours to close too.
+    for descriptor in _descriptors() - before - {context.pidfd}:
         _close(descriptor)
     return Started(context.pid, context.pidfd, stopped, journal)
 
@@ -324,7 +324,16 @@ def _words(error: OSError) -> str:
 
 
 def _descriptors() -> set[int]:
-    return {int(name) for name in os.listdir("/proc/self/fd")}
+    """The open descriptors; the one that lists them is among the names, but closed again."""
+    return {int(name) for name in os.listdir("/proc/self/fd") if _is_open(int(name))}
+
+
+def _is_open(descriptor: int) -> bool:
+    try:
+        os.fstat(descriptor)
+    except OSError:
+        return False
+    return True
 
 
 def _close(descriptor: int) -> None:
@@ -810,13 +819,19 @@ def _remove_tree(context: _Context, path: str, removal: Wire | None = None) -> N
     """Remove a directory and all below it.
 
     Files of subordinate ids are not the user's to remove: then `removal`, a plan that does it
-    in a user namespace where they are.
+    in a user namespace where they are. A container may also have made directories in each other
+    until no path reaches the last: rm(1) goes down by descriptors.
     """
     try:
         _remove_below(path)
-    except PermissionError:
+    except FileNotFoundError:
+        raise
+    except (OSError, RecursionError):
         if removal is None:
-            raise
+            rm = os.posix_spawn("/bin/rm", ["rm", "-rf", "--", path], {})
+            if os.waitpid(rm, 0)[1] != 0:
+                raise OSError(_EBUSY, "rm(1) could not remove it all", path) from None
+            return
         null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
         try:
             started = execute(removal, {"stdin": null, "stdout": null, "stderr": null})

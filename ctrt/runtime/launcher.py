@@ -22,6 +22,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     pass
 
+_EEXIST = 17
 _PACKAGE_PARENT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 _PROGRAM = (
@@ -50,13 +51,16 @@ class Running:
         """The descriptor to wait on, together with others."""
         return self._control.fileno()
 
-    def _begin(self) -> None:
+    def _begin(self, directory: str | None) -> None:
         message, _ = helper.receive(self._control)
         if message is None:
             raise CtrtError("the launcher's process ended; run the cell again to start a new one")
         if message[0] == "failed":
             self._control.close()
             _, step, call, errno, words, _ = message
+            if step < 0 and errno == _EEXIST:
+                name = os.path.basename(directory or "")
+                raise CtrtError(f"there is a container {name!r} already; see: ctrt ps")
             raise step_error(self._plan, step, call, errno, words)
         _, self.pid, self.stopped = message
 
@@ -132,7 +136,7 @@ class Launcher:
         finally:
             theirs.close()
         try:
-            running._begin()  # noqa: SLF001
+            running._begin(directory)  # noqa: SLF001
         except BaseException:
             ours.close()
             raise

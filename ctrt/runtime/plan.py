@@ -204,7 +204,7 @@ def describe(call: Call) -> str:
     if name == "write":
         return f"write({_quoted(a[0])})"
     if name == "overlay":
-        return f'fsmount("overlay", {len(a[0])} lower layers, upper{", idmapped" if a[4] else ""})'
+        return f'fsmount("overlay", {len(a[0])} lower layers, upper{", idmapped" if a[3] else ""})'
     if name == "seccomp":
         return f"seccomp(SECCOMP_SET_MODE_FILTER, {len(a[0]) // 8} instructions)"
     if name == "exec":
