@@ -11,7 +11,7 @@ import sys
 
 from ctrt.engine import options as tables
 from ctrt.errors import CtrtError
-from ctrt.runtime import executor, failure
+from ctrt.runtime import executor, failure, state
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ def run(engine: Engine, words: list[str]) -> int:
         return 0
     if not options.operands:
         raise CtrtError("run: expected IMAGE [COMMAND [ARG...]]; see ctrt run --help")
-    engine.recover()
+    state.recover(engine.containers)
     image, *command = options.operands
     report = None
     if sys.stderr.isatty():

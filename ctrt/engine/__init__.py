@@ -371,9 +371,12 @@ class Engine:
 
     def recover(self) -> list[str]:
         """Clean up what crashed processes left; what could not be cleaned, in words."""
-        from ctrt.runtime import state
-
-        return state.recover(self.containers)
+        try:
+            if not os.listdir(self.containers):
+                return []
+        except OSError:
+            return []
+        return self.launcher.recover(self.containers)
 
     def prepare(
         self,

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 _SIGKILL = 9
-_DESCRIPTORS = ("control", "stdin", "stdout", "stderr")
+_STREAMS = ("stdin", "stdout", "stderr")
 
 
 class _Container:
@@ -71,9 +71,13 @@ class Helper:
                     self._release(container)
                     self._signal(container, _SIGKILL)
             return
-        wire, undo, directory, about, detach = message
-        fds = dict(zip(_DESCRIPTORS, descriptors, strict=True))
-        control = _socket.socket(fileno=fds.pop("control"))
+        control = _socket.socket(fileno=descriptors[0])
+        if message[0] == "recover":
+            send(control, ("recovered", tuple(state.recover(message[1]))))
+            control.close()
+            return
+        _, wire, undo, directory, about, detach = message
+        fds = dict(zip(_STREAMS, descriptors[1:], strict=True))
         journal = None
         try:
             try:
@@ -182,7 +186,7 @@ def send(
 
 def receive(channel: _socket.socket) -> tuple[Any, list[int]]:
     """Receive a message and its descriptors; (None, []) when the peer is gone."""
-    space = _socket.CMSG_SPACE(4 * len(_DESCRIPTORS))
+    space = _socket.CMSG_SPACE(4 * (1 + len(_STREAMS)))
     try:
         data, ancillary, _, _ = channel.recvmsg(4, space, _socket.MSG_CMSG_CLOEXEC)
     except ConnectionResetError:

@@ -129,7 +129,7 @@ class Launcher:
         """
         ours, theirs = socket.socketpair()
         running = Running(ours, plan)
-        message = (plan.wire(), plan.undo(), directory, state, detach)
+        message = ("start", plan.wire(), plan.undo(), directory, state, detach)
         try:
             with self._lock:
                 helper.send(self._connected(), message, (theirs.fileno(), *fds))
@@ -141,6 +141,18 @@ class Launcher:
             ours.close()
             raise
         return running
+
+    def recover(self, containers: str) -> list[str]:
+        """Clean up below a directory what crashed processes left; what could not be, in words.
+
+        The helper does it: undoing can need a user namespace, and this process may have threads.
+        """
+        ours, theirs = socket.socketpair()
+        with ours:
+            with theirs, self._lock:
+                helper.send(self._connected(), ("recover", containers), (theirs.fileno(),))
+            message, _ = helper.receive(ours)
+        return list(message[1]) if message else []
 
     def _connected(self) -> socket.socket:
         """The socket to a living helper of this very process."""

@@ -1,0 +1,83 @@
+"""The kernel: IPython's, with the magics loaded, and with an end that leaves no container behind.
+
+All that a cell can do is in the extension, which any Python kernel can load. Here is what only
+a kernel can: its name, its help menu, and what happens at shutdown.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import ipykernel
+from ipykernel.ipkernel import IPythonKernel
+
+import ctrt
+from ctrt_kernel import completion, extension
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable
+
+_MANUAL = "https://man7.org/linux/man-pages"
+_PAGES = (
+    ("namespaces(7)", "man7/namespaces.7"),
+    ("user_namespaces(7)", "man7/user_namespaces.7"),
+    ("mount_namespaces(7)", "man7/mount_namespaces.7"),
+    ("capabilities(7)", "man7/capabilities.7"),
+    ("cgroups(7)", "man7/cgroups.7"),
+    ("unshare(1)", "man1/unshare.1"),
+)
+
+
+class CtrtKernel(IPythonKernel):
+    """A Python kernel with containers."""
+
+    implementation = "ctrt"
+    implementation_version = ctrt.__version__
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        self.help_links = [
+            {"text": name, "url": f"{_MANUAL}/{path}.html"} for name, path in _PAGES
+        ] + self.help_links[:2]
+        _route_comm_replies()
+        self.shell.extension_manager.load_extension("ctrt")
+
+    @property
+    def banner(self) -> str:
+        """The first lines of a console."""
+        return (
+            f"ctrt {ctrt.__version__}: Linux containers you can see. "
+            "Try %%container? or %ctrt --help.\n" + self.shell.banner
+        )
+
+    def do_complete(self, code: str, cursor_pos: int | None) -> dict[str, Any] | Awaitable[Any]:
+        """Complete; a cell's script is no Python, so nothing of Python is offered in it."""
+        position = len(code) if cursor_pos is None else cursor_pos
+        if completion.in_script(code, position):
+            return {
+                "status": "ok",
+                "matches": [],
+                "cursor_start": position,
+                "cursor_end": position,
+                "metadata": {},
+            }
+        return super().do_complete(code, cursor_pos)
+
+    def do_shutdown(self, restart: bool) -> dict[str, Any]:
+        """End the containers before the kernel answers, so that nothing of it outlives it."""
+        extension.close()
+        return super().do_shutdown(restart)
+
+
+def _route_comm_replies() -> None:
+    """Let a widget answer while a cell runs.
+
+    ipykernel 7.4.0 sends the answer of a widget's message to the subshell that last published
+    on its comm, instead of the one that the frontend named: it then waits for the cell's end.
+    """
+    if ipykernel.version_info[:3] != (7, 4, 0):
+        return
+    from ipykernel.comm.comm import BaseComm
+
+    if hasattr(BaseComm, "_reply_subshell_for"):
+        BaseComm._reply_subshell_for = lambda _self, _data, default: default  # noqa: SLF001

@@ -1,0 +1,246 @@
+"""The magics: `%%container`, `%%unshare`, `%caps` and `%ctrt`.
+
+They parse with the tables of the command line, ask the engine, and show what it returns. What
+goes wrong is an exception that a notebook shows as one line, and that its tests can see.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import threading
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+
+from IPython.core.magic import Magics, line_cell_magic, line_magic, magics_class
+
+from ctrt.engine import ContainerError, default_engine
+from ctrt.engine.verbs import VERBS, Text
+from ctrt.errors import CtrtError
+from ctrt_kernel import cells, words
+from ctrt_kernel.progress import Line
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from ctrt.engine import Container, Engine, Prepared
+    from ctrt.engine.options import Values
+
+_SCRIPT_BYTES = 131_071
+"""An argument of a program has at most this many bytes (execve(2), MAX_ARG_STRLEN)."""
+
+_STREAMS = (("stdout", "out"), ("stderr", "err"))
+_servers: dict[int, Any] = {}
+_servers_lock = threading.Lock()
+
+F = TypeVar("F", bound="Callable[..., Any]")
+
+
+def _one_line(function: F) -> F:
+    """Let an interrupt render as one line, as CtrtError does by itself."""
+
+    @functools.wraps(function)
+    def call(*arguments: Any) -> Any:
+        try:
+            return function(*arguments)
+        except KeyboardInterrupt as interrupt:
+            shown = f"KeyboardInterrupt: {interrupt}".rstrip(": ")
+            interrupt._render_traceback_ = lambda: [shown]
+            raise
+
+    return cast("F", call)
+
+
+@magics_class
+class CtrtMagics(Magics):
+    """What a cell can say."""
+
+    @line_cell_magic
+    @_one_line
+    def container(self, line: str, cell: str | None = None) -> Any:
+        """Run the cell in a new container."""
+        values = words.parse(words.CONTAINER, line)
+        if values.help:
+            return Text(words.CONTAINER.help())
+        if not values.operands:
+            raise CtrtError(
+                f"container: expected {words.CONTAINER.operands}; see %%container --help"
+            )
+        engine = _engine()
+        image, *command = values.operands
+        script, stdin = _script_or_input(cell, bool(command) or values.entrypoint is not None)
+        if values.detach:
+            why = "a container that is left running shows nothing in the cell"
+            others = ("--graph", "--out", "--err")
+            words.forbid(words.CONTAINER, values, "--detach", others, why)
+            if stdin:
+                raise CtrtError(
+                    "container: with --detach and a COMMAND the cell must be empty, since "
+                    "nothing would feed it to the command"
+                )
+        with Line(self.shell, alone=cell is not None) as progress:
+            prepared = engine.prepare(
+                image,
+                command,
+                values,
+                default_arguments=script,
+                progress=progress,
+                trace=values.graph and not values.plan,
+            )
+        if values.plan:
+            return Text(engine.plan_text(prepared))
+        if values.detach:
+            return Text(engine.detach(prepared))
+        from ctrt.oci.reference import parse
+
+        return self._run(engine, prepared, values, stdin, f"Container {parse(image).familiar()}")
+
+    @line_cell_magic
+    @_one_line
+    def unshare(self, line: str, cell: str | None = None) -> Any:
+        """Run a program in new namespaces."""
+        values = words.parse(words.IN_NAMESPACES, line)
+        if values.help:
+            return Text(words.IN_NAMESPACES.help())
+        engine = _engine()
+        if cell is None and not values.operands:
+            raise CtrtError(
+                "unshare: a shell without input does nothing; name a PROGRAM, or use the cell "
+                "magic %%unshare"
+            )
+        prepared = engine.prepare_unshare(values, trace=values.graph and not values.plan)
+        if values.plan:
+            return Text(engine.plan_text(prepared))
+        program = os.path.basename(prepared.what.split(" ", 1)[0])
+        stdin = None if cell is None else cell.encode(errors="surrogateescape")
+        return self._run(engine, prepared, values, stdin, f"{program} in new namespaces")
+
+    def _run(
+        self,
+        engine: Engine,
+        prepared: Prepared,
+        values: Values,
+        stdin: bytes | None,
+        title: str,
+    ) -> None:
+        def draw(container: Container) -> Any:
+            from ctrt.draw import container as picture
+
+            return picture(container.snapshot(), title=title)
+
+        ended = cells.carry_out(
+            engine,
+            prepared,
+            stdin=stdin,
+            keep=tuple(name for name, key in _STREAMS if getattr(values, key)),
+            draw=draw if values.graph else None,
+        )
+        # As %%bash does it.
+        self.shell.user_ns["_exit_code"] = ended.status
+        for name, key in _STREAMS:
+            if getattr(values, key):
+                self.shell.user_ns[getattr(values, key)] = ended.kept[name]
+        if ended.interrupted:
+            raise KeyboardInterrupt(f"{prepared.what} was interrupted")
+        if ended.status and not values.no_raise_error:
+            raise ContainerError(prepared.what, ended.status)
+
+    @line_magic
+    @_one_line
+    def caps(self, line: str) -> Any:
+        """Show capability sets."""
+        given = words.split("caps", line)
+        if "--help" in given:
+            return Text(words.CAPABILITIES.help())
+        return VERBS["caps"](_engine(), given)
+
+    @line_magic
+    @_one_line
+    def ctrt(self, line: str) -> Any:
+        """Do what the command line does."""
+        verb, *rest = words.split("ctrt", line) or ["--help"]
+        if verb in ("-h", "--help", "help"):
+            return Text(_umbrella_help())
+        if verb in ("run", "unshare"):
+            magic = "container" if verb == "run" else verb
+            table = words.CONTAINER if verb == "run" else words.IN_NAMESPACES
+            raise CtrtError(
+                f"ctrt {verb} in a notebook is the cell magic %%{magic} [options] {table.operands}"
+            )
+        if verb not in VERBS:
+            raise CtrtError(f"ctrt: there is no verb {verb!r}; {_hint(verb, list(VERBS))}")
+        if "--help" in rest:
+            return Text(VERBS[verb].table.help("%ctrt "))
+        engine = _engine()
+        if verb == "registry":
+            return _serve(engine, rest)
+        with Line(self.shell, alone=False) as progress:
+            return VERBS[verb](engine, rest, progress)
+
+
+def _engine() -> Engine:
+    """The process's engine, after cleaning up what a crashed one has left behind."""
+    engine = default_engine()
+    engine.recover()
+    return engine
+
+
+def _script_or_input(cell: str | None, has_command: bool) -> tuple[list[str] | None, bytes | None]:
+    """What the cell is: the image's command in place of its own, or standard input."""
+    if cell is None:
+        return None, None
+    body = cell.encode(errors="surrogateescape")
+    if has_command:
+        return None, body
+    if len(body) > _SCRIPT_BYTES:
+        raise CtrtError(
+            f"container: the cell has {len(body)} bytes, and a script may have {_SCRIPT_BYTES}; "
+            "name a COMMAND, which gets the cell as its standard input: %%container IMAGE sh"
+        )
+    if b"\0" in body:
+        raise CtrtError(f"container: the cell has a NUL at byte {body.index(0)}; a script has none")
+    return ["/bin/sh", "-c", body.decode(errors="surrogateescape")], None
+
+
+def _hint(word: str, known: Sequence[str]) -> str:
+    import difflib
+
+    near = difflib.get_close_matches(word, known, 1)
+    return f"did you mean {near[0]}?" if near else "see %ctrt --help"
+
+
+def _umbrella_help() -> str:
+    lines = ["usage: %ctrt VERB [options] ...", "", "verbs:"]
+    lines += [f"  {name:10}{verb.table.summary}" for name, verb in VERBS.items()]
+    lines += [
+        "",
+        "%ctrt VERB --help tells the options of a verb. Containers run in cells of their own:",
+        "see %%container --help and %%unshare --help.",
+    ]
+    return "\n".join(lines)
+
+
+def _serve(engine: Engine, rest: Sequence[str]) -> Text:
+    """Serve the store until the kernel ends; the same words again change nothing."""
+    server = VERBS["registry"](engine, rest)
+    with _servers_lock:
+        if server.port not in _servers or _servers[server.port].store is not server.store:
+            running = _servers.pop(server.port, None)
+            if running is not None:
+                running.stop()
+            server.start_in_thread()
+            _servers[server.port] = server
+    return Text(f"the images of the store are served at localhost:{server.port}")
+
+
+def stop_servers() -> None:
+    """End all registries of this process."""
+    with _servers_lock:
+        while _servers:
+            _servers.popitem()[1].stop()
+
+
+# What `?` shows is the help of the tables.
+CtrtMagics.container.__doc__ = words.CONTAINER.help()
+CtrtMagics.unshare.__doc__ = words.IN_NAMESPACES.help()
+CtrtMagics.caps.__doc__ = words.CAPABILITIES.help()
+CtrtMagics.ctrt.__doc__ = _umbrella_help()

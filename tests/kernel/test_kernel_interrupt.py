@@ -1,0 +1,95 @@
+"""The stop button: once to ask the program, twice to kill it."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from kernel_tools import IMAGE, Kernel, Message, leftovers, wait_until
+
+
+class Clicker:
+    """Interrupts the kernel a moment after a word appears in the output.
+
+    The moment is for the shell, which may lose a signal between a word and the next program.
+    """
+
+    def __init__(self, kernel: Kernel, *words: str) -> None:
+        self.kernel = kernel
+        self.words = list(words)
+        self.clicked: list[float] = []
+
+    def __call__(self, message: Message) -> None:
+        text = message.content.get("text", "")
+        while self.words and self.words[0] in text:
+            self.words.pop(0)
+            time.sleep(0.3)
+            self.clicked.append(time.monotonic())
+            self.kernel.interrupt()
+
+
+def test_the_first_interrupt_reaches_the_program(kernel: Kernel, store: Path) -> None:
+    click = Clicker(kernel, "ready")
+    outcome = kernel.run(
+        f"%%container {IMAGE}\n"
+        "trap 'echo caught; exit 0' INT\necho ready\nwhile :; do sleep 0.1; done",
+        watch=click,
+    )
+    assert outcome.stream("stdout") == "ready\ncaught\n"
+    assert outcome.error == (
+        "KeyboardInterrupt: /bin/sh in localhost/test/shell:latest was interrupted"
+    )
+    assert leftovers(store) == []
+
+
+def test_the_second_interrupt_kills_a_stubborn_program(kernel: Kernel, store: Path) -> None:
+    click = Clicker(kernel, "ready", "still here")
+    outcome = kernel.run(
+        f"%%container {IMAGE}\ntrap 'echo still here' INT\necho ready\nwhile :; do sleep 0.1; done",
+        watch=click,
+    )
+    assert outcome.stream("stdout") == "ready\nstill here\n"
+    assert outcome.error.startswith("KeyboardInterrupt: ")
+    assert leftovers(store) == []
+
+
+def test_one_interrupt_ends_a_program_without_a_handler(kernel: Kernel, store: Path) -> None:
+    """The kernel drops SIGINT for process 1, so nothing would happen."""
+    click = Clicker(kernel, "ready")
+    outcome = kernel.run(f"%%container {IMAGE}\necho ready\nexec sleep 600", watch=click)
+    assert time.monotonic() - click.clicked[0] < 10
+    assert outcome.error.startswith("KeyboardInterrupt: ")
+    assert leftovers(store) == []
+
+
+def test_a_program_that_ignores_interrupts_survives_the_first(kernel: Kernel) -> None:
+    click = Clicker(kernel, "ready")
+    outcome = kernel.run(
+        f"%%container {IMAGE}\ntrap '' INT\necho ready\nsleep 2\necho to the end", watch=click
+    )
+    assert outcome.stream("stdout") == "ready\nto the end\n"
+    assert outcome.error.startswith("KeyboardInterrupt: ")
+
+
+def test_unshare_is_interrupted_like_any_program(kernel: Kernel) -> None:
+    click = Clicker(kernel, "ready")
+    outcome = kernel.run("%%unshare -Ur sh\necho ready\nsleep 600", watch=click)
+    assert outcome.error == "KeyboardInterrupt: sh in new namespaces was interrupted"
+
+
+def test_the_kernel_lives_on(kernel: Kernel) -> None:
+    click = Clicker(kernel, "ready")
+    kernel.run(f"%%container {IMAGE}\necho ready; sleep 600", watch=click)
+    assert kernel.good(f"%%container {IMAGE}\necho again").stream("stdout") == "again\n"
+    sent = kernel.send("import time; print('go', flush=True); time.sleep(600)")
+    assert kernel.outcome(sent, watch=Clicker(kernel, "go")).reply["ename"] == "KeyboardInterrupt"
+
+
+def test_an_orderly_end_takes_running_containers_along(fresh_kernel: Kernel, store: Path) -> None:
+    fresh_kernel.send(f"%%container {IMAGE}\necho ready; sleep 600; echo left-behind")
+    assert wait_until(lambda: (store / "containers").exists() and leftovers(store))
+    start = time.monotonic()
+    fresh_kernel.stop()
+    # The manager kills a kernel that does not end within five seconds.
+    assert time.monotonic() - start < 5
+    assert leftovers(store) == []
