@@ -48,8 +48,13 @@ def main(words: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:
+        # Whoever read our output has had enough.
         os.dup2(os.open("/dev/null", os.O_WRONLY), 1)
         return 141
+    except OSError as error:
+        place = f": {error.filename}" if error.filename else ""
+        print(f"ctrt: {verb}: {error.strerror or error}{place}", file=sys.stderr)
+        return 125
 
 
 def _help() -> str:

@@ -559,14 +559,14 @@ class Engine:
 
     def _filter(self, profile: dict[str, Any] | None) -> bytes | None:
         """The compiled filter of a profile; the default one is kept in memory, too."""
-        from ctrt.linux import seccomp
+        from ctrt.linux import filters
 
         if not profile:
             return None
         if profile is not self._last_filter[0]:
             try:
-                program = seccomp.cached(profile, f"{self.root}/cache/seccomp")
-            except seccomp.SeccompError as error:
+                program = filters.cached(profile, f"{self.root}/cache/seccomp")
+            except filters.SeccompError as error:
                 raise CtrtError(str(error)) from None
             self._last_filter = (profile, program)
         return self._last_filter[1]

@@ -250,11 +250,14 @@ def _profile(path: str) -> Any:
 
     try:
         with open(path, encoding="utf-8") as file:
-            return fastjson.loads(file.read())
+            profile = fastjson.loads(file.read())
     except OSError as error:
         raise CtrtError(f"the seccomp profile {path} cannot be read: {error.strerror}") from None
     except ValueError as error:
         raise CtrtError(f"the seccomp profile {path} is not JSON: {error}") from None
+    if not isinstance(profile, dict) or "defaultAction" not in profile:
+        raise CtrtError(f"the seccomp profile {path} is not an object with a defaultAction")
+    return profile
 
 
 def _mounts(directory: str) -> list[dict[str, Any]]:

@@ -70,11 +70,11 @@ def _user_namespace(engine: Engine) -> tuple[bool, str]:
 
 
 def _seccomp() -> tuple[str, str]:
-    from ctrt.linux import seccomp
+    from ctrt.linux import filters, seccomp
 
     try:
         seccomp.compile_profile({"defaultAction": "SCMP_ACT_ALLOW"})
-    except seccomp.SeccompError as error:
+    except filters.SeccompError as error:
         return "no", str(error)
     return "yes", "the default profile is applied"
 

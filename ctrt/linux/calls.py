@@ -8,8 +8,26 @@ path is looked up twice.
 
 from __future__ import annotations
 
-import ctypes
 import os
+
+from ctrt.linux.clib import (
+    C_INT,
+    C_LONG,
+    C_POINTER,
+    C_TEXT,
+    C_UINT,
+    C_UINT32,
+    C_UINT64,
+    C_ULONG,
+    C_USHORT,
+    Structure,
+    addressof,
+    byref,
+    function,
+    get_errno,
+    library,
+    sizeof,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -116,11 +134,7 @@ _COMMON = {
 _machine = os.uname().machine
 _numbers = {**_COMMON, **_NUMBERS.get(_machine, {})}
 
-_libc = ctypes.CDLL(None, use_errno=True)
-# Holds the interpreter's lock over the call, so that both sides of a clone come back with it.
-_libc_holding = ctypes.PyDLL(None, use_errno=True)
-_long, _int, _pointer, _text = ctypes.c_long, ctypes.c_int, ctypes.c_void_p, ctypes.c_char_p
-_unsigned_long, _size = ctypes.c_ulong, ctypes.c_size_t
+_libc = library(None)
 
 
 class KernelError(OSError):
@@ -138,17 +152,16 @@ class KernelError(OSError):
 
 def _checked(result: int, call: str) -> int:
     if result < 0:
-        raise KernelError(ctypes.get_errno(), call)
+        raise KernelError(get_errno(), call)
     return result
 
 
 def _function(name: str, *types: Any) -> Callable[..., int]:
     """A function of the C library; with its types known, a call costs a third."""
-    function = _libc[name]
-    function.argtypes = types
+    made = function(_libc, name, C_INT, *types)
 
     def call(*arguments: object) -> int:
-        result: int = function(*arguments)
+        result: int = made(*arguments)
         return result if result >= 0 else _checked(result, name)
 
     return call
@@ -157,14 +170,12 @@ def _function(name: str, *types: Any) -> Callable[..., int]:
 def _syscall(name: str, *types: Any) -> Callable[..., int]:
     """A system call that the C library has no function for."""
     number = _numbers.get(name)
-    function = _libc["syscall"]
-    function.argtypes = (_long, *types)
-    function.restype = _long
+    made = function(_libc, "syscall", C_LONG, C_LONG, *types)
 
     def call(*arguments: object) -> int:
         if number is None:
             raise KernelError(38, name)  # ENOSYS: this machine's number is not known
-        result: int = function(number, *arguments)
+        result: int = made(number, *arguments)
         return result if result >= 0 else _checked(result, name)
 
     return call
@@ -174,14 +185,18 @@ def _path(path: str) -> bytes:
     return os.fsencode(path)
 
 
-class _CloneArgs(ctypes.Structure):
-    _fields_ = [
-        (name, ctypes.c_uint64)
+class _CloneArgs(Structure):
+    _fields_ = tuple(
+        (name, C_UINT64)
         for name in (
             "flags pidfd child_tid parent_tid exit_signal stack stack_size tls "
             "set_tid set_tid_size cgroup"
         ).split()
-    ]
+    )
+
+
+# Holds the interpreter's lock over the call, so that both sides of a clone come back with it.
+_clone3 = function(_libc, "syscall", C_LONG, C_LONG, C_POINTER, C_ULONG, holding=True)
 
 
 def clone3(flags: int, cgroup: int = -1) -> tuple[int, int]:
@@ -190,28 +205,24 @@ def clone3(flags: int, cgroup: int = -1) -> tuple[int, int]:
     `cgroup` is a descriptor of a cgroup2 directory that the child is born in. The caller must
     be single-threaded. Source: clone(2).
     """
-    pidfd = ctypes.c_int(-1)
+    pidfd = C_INT(-1)
     arguments = _CloneArgs(flags=flags | CLONE_PIDFD, exit_signal=17)
-    arguments.pidfd = ctypes.addressof(pidfd)
+    arguments.pidfd = addressof(pidfd)
     if cgroup >= 0:
         arguments.flags |= CLONE_INTO_CGROUP
         arguments.cgroup = cgroup
     pid = _checked(
-        _libc_holding.syscall(
-            _long(_COMMON["clone3"]),
-            ctypes.byref(arguments),
-            _long(ctypes.sizeof(arguments)),
-        ),
+        _clone3(_COMMON["clone3"], byref(arguments), sizeof(arguments)),
         "clone3",
     )
     return (pid, pidfd.value) if pid else (0, -1)
 
 
-_unshare = _function("unshare", _int)
-_setns = _function("setns", _int, _int)
-_pidfd_open = _syscall("pidfd_open", _int, _int)
-_pidfd_send_signal = _syscall("pidfd_send_signal", _int, _int, _pointer, _int)
-_close_range = _syscall("close_range", ctypes.c_uint, ctypes.c_uint, ctypes.c_uint)
+_unshare = _function("unshare", C_INT)
+_setns = _function("setns", C_INT, C_INT)
+_pidfd_open = _syscall("pidfd_open", C_INT, C_INT)
+_pidfd_send_signal = _syscall("pidfd_send_signal", C_INT, C_INT, C_POINTER, C_INT)
+_close_range = _syscall("close_range", C_UINT, C_UINT, C_UINT)
 
 
 def unshare(flags: int) -> None:
@@ -242,15 +253,15 @@ def close_range(first: int, last: int, flags: int) -> None:
 # --- mounts ---------------------------------------------------------------------------------
 
 
-_mount = _function("mount", _text, _text, _text, _unsigned_long, _text)
-_umount2 = _function("umount2", _text, _int)
-_pivot_root = _syscall("pivot_root", _text, _text)
-_open_tree = _syscall("open_tree", _int, _text, ctypes.c_uint)
-_move_mount = _syscall("move_mount", _int, _text, _int, _text, ctypes.c_uint)
-_fsopen = _syscall("fsopen", _text, ctypes.c_uint)
-_fsconfig = _syscall("fsconfig", _int, ctypes.c_uint, _text, _text, _int)
-_fsmount = _syscall("fsmount", _int, ctypes.c_uint, ctypes.c_uint)
-_mount_setattr = _syscall("mount_setattr", _int, _text, ctypes.c_uint, _pointer, _size)
+_mount = _function("mount", C_TEXT, C_TEXT, C_TEXT, C_ULONG, C_TEXT)
+_umount2 = _function("umount2", C_TEXT, C_INT)
+_pivot_root = _syscall("pivot_root", C_TEXT, C_TEXT)
+_open_tree = _syscall("open_tree", C_INT, C_TEXT, C_UINT)
+_move_mount = _syscall("move_mount", C_INT, C_TEXT, C_INT, C_TEXT, C_UINT)
+_fsopen = _syscall("fsopen", C_TEXT, C_UINT)
+_fsconfig = _syscall("fsconfig", C_INT, C_UINT, C_TEXT, C_TEXT, C_INT)
+_fsmount = _syscall("fsmount", C_INT, C_UINT, C_UINT)
+_mount_setattr = _syscall("mount_setattr", C_INT, C_TEXT, C_UINT, C_POINTER, C_ULONG)
 
 
 def mount(source: str, target: str, fstype: str, flags: int, data: str = "") -> None:
@@ -301,10 +312,10 @@ def fsmount(context: int, attributes: int) -> int:
     return _fsmount(context, 1, attributes)
 
 
-class _MountAttr(ctypes.Structure):
-    _fields_ = [
-        (name, ctypes.c_uint64) for name in ("attr_set", "attr_clr", "propagation", "userns_fd")
-    ]
+class _MountAttr(Structure):
+    _fields_ = tuple(
+        (name, C_UINT64) for name in ("attr_set", "attr_clr", "propagation", "userns_fd")
+    )
 
 
 def mount_setattr(
@@ -326,38 +337,38 @@ def mount_setattr(
         descriptor,
         b"",
         AT_EMPTY_PATH | (AT_RECURSIVE if recursive else 0),
-        ctypes.byref(attributes),
-        ctypes.sizeof(attributes),
+        byref(attributes),
+        sizeof(attributes),
     )
 
 
 # --- paths ----------------------------------------------------------------------------------
 
 
-class _OpenHow(ctypes.Structure):
-    _fields_ = [(name, ctypes.c_uint64) for name in ("flags", "mode", "resolve")]
+class _OpenHow(Structure):
+    _fields_ = tuple((name, C_UINT64) for name in ("flags", "mode", "resolve"))
 
 
-_openat2 = _syscall("openat2", _int, _text, _pointer, _size)
+_openat2 = _syscall("openat2", C_INT, C_TEXT, C_POINTER, C_ULONG)
 
 
 def openat2(directory: int, path: str, flags: int, resolve: int, mode: int = 0) -> int:
     """Open a path below a directory with rules for its resolution: openat2(2)."""
     how = _OpenHow(flags | os.O_CLOEXEC, mode, resolve)
-    return _openat2(directory, _path(path), ctypes.byref(how), ctypes.sizeof(how))
+    return _openat2(directory, _path(path), byref(how), sizeof(how))
 
 
 # --- processes ------------------------------------------------------------------------------
 
 
-_prctl = _function("prctl", _int, *[_unsigned_long] * 4)
-_sethostname = _function("sethostname", _text, _size)
-_socket = _function("socket", _int, _int, _int)
-_ioctl = _function("ioctl", _int, _unsigned_long, _text)
-_seccomp = _syscall("seccomp", ctypes.c_uint, ctypes.c_uint, _pointer)
-_ptrace = _syscall("ptrace", _long, _long, _long, _long)
-_capget = _syscall("capget", _pointer, _pointer)
-_capset = _syscall("capset", _pointer, _pointer)
+_prctl = _function("prctl", C_INT, *[C_ULONG] * 4)
+_sethostname = _function("sethostname", C_TEXT, C_ULONG)
+_socket = _function("socket", C_INT, C_INT, C_INT)
+_ioctl = _function("ioctl", C_INT, C_ULONG, C_TEXT)
+_seccomp = _syscall("seccomp", C_UINT, C_UINT, C_POINTER)
+_ptrace = _syscall("ptrace", C_LONG, C_LONG, C_LONG, C_LONG)
+_capget = _syscall("capget", C_POINTER, C_POINTER)
+_capset = _syscall("capset", C_POINTER, C_POINTER)
 
 
 def prctl(option: int, argument: int = 0, second: int = 0) -> int:
@@ -371,14 +382,17 @@ def sethostname(name: str) -> None:
     _sethostname(encoded, len(encoded))
 
 
-class _SockFprog(ctypes.Structure):
-    _fields_ = [("len", ctypes.c_ushort), ("filter", ctypes.c_char_p)]
+class _SockFprog(Structure):
+    _fields_ = (
+        ("len", C_USHORT),
+        ("filter", C_TEXT),
+    )
 
 
 def seccomp_filter(program: bytes, flags: int = 0) -> int:
     """Load a compiled BPF filter (8 bytes an instruction) for the calling thread: seccomp(2)."""
     fprog = _SockFprog(len(program) // 8, program)
-    return _seccomp(SECCOMP_SET_MODE_FILTER, flags, ctypes.byref(fprog))
+    return _seccomp(SECCOMP_SET_MODE_FILTER, flags, byref(fprog))
 
 
 def ptrace(request: int, pid: int = 0) -> None:
@@ -401,11 +415,14 @@ def loopback_up() -> None:
 # --- capabilities ---------------------------------------------------------------------------
 
 
-class _CapHeader(ctypes.Structure):
-    _fields_ = [("version", ctypes.c_uint32), ("pid", ctypes.c_int)]
+class _CapHeader(Structure):
+    _fields_ = (
+        ("version", C_UINT32),
+        ("pid", C_INT),
+    )
 
 
-_CapData = ctypes.c_uint32 * 6
+_CapData = C_UINT32 * 6
 _CAPABILITY_VERSION_3 = 0x20080522
 
 
@@ -413,7 +430,7 @@ def capget(pid: int = 0) -> tuple[int, int, int]:
     """(effective, permitted, inheritable) of a thread, as bit masks: capget(2)."""
     header = _CapHeader(_CAPABILITY_VERSION_3, pid)
     data = _CapData()
-    _capget(ctypes.byref(header), data)
+    _capget(byref(header), data)
     return (data[0] | data[3] << 32, data[1] | data[4] << 32, data[2] | data[5] << 32)
 
 
@@ -425,4 +442,4 @@ def capset(effective: int, permitted: int, inheritable: int) -> None:
         *[s & low for s in (effective, permitted, inheritable)],
         *[s >> 32 for s in (effective, permitted, inheritable)],
     )
-    _capset(ctypes.byref(header), data)
+    _capset(byref(header), data)

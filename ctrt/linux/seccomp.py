@@ -2,13 +2,15 @@
 
 A profile is the `linux.seccomp` object of the OCI runtime specification. Compiling one for
 three architectures takes several milliseconds, loading the result less than one: so compile
-once, keep the bytes (`cached`), and load those.
+once, keep the bytes (`filters.cached`), and load those.
 """
 
 from __future__ import annotations
 
 import ctypes
 import os
+
+from ctrt.linux.filters import SeccompError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -39,10 +41,6 @@ _ATTRIBUTE_NO_NEW_PRIVS = 3
 _ATTRIBUTE_OPTIMIZE = 8
 _EPERM, _EEXIST = 1, 17
 _NO_SUCH_SYSCALL = -1
-
-
-class SeccompError(ValueError):
-    """A profile that cannot be compiled; the text names the place in it."""
 
 
 class _Compare(ctypes.Structure):
@@ -87,6 +85,19 @@ def _libseccomp() -> ctypes.CDLL:
     return _library
 
 
+def _expect(value: Any, kind: type, place: str) -> Any:
+    if not isinstance(value, kind):
+        word = "an object" if kind is dict else "a list" if kind is list else "a string"
+        raise SeccompError(f"{place}: expected {word}, not {value!r}")
+    return value
+
+
+def _number(value: object, limit: int, place: str) -> int:
+    if not isinstance(value, int) or not 0 <= value < limit:
+        raise SeccompError(f"{place}: {value!r} is not a number from 0 to {limit - 1}")
+    return value
+
+
 def _action(name: object, errno_ret: object, place: str) -> int:
     if not isinstance(name, str) or name not in _ACTIONS:
         raise SeccompError(f"{place}: {name!r} is not one of {', '.join(_ACTIONS)}")
@@ -107,6 +118,7 @@ def compile_profile(profile: dict[str, Any]) -> bytes:
     seccomp_rule_add(3), and config-linux.md, "Seccomp", of the OCI runtime specification.
     """
     library = _libseccomp()
+    _expect(profile, dict, "seccomp")
     default = _action(
         profile.get("defaultAction"), profile.get("defaultErrnoRet"), "seccomp.defaultAction"
     )
@@ -118,7 +130,9 @@ def compile_profile(profile: dict[str, Any]) -> bytes:
         library.seccomp_attr_set(context, _ATTRIBUTE_NO_NEW_PRIVS, 0)
         # A binary tree of comparisons instead of a list: each call of the container passes it.
         library.seccomp_attr_set(context, _ATTRIBUTE_OPTIMIZE, 2)
-        for index, name in enumerate(profile.get("architectures", [])):
+        for index, name in enumerate(
+            _expect(profile.get("architectures") or [], list, "seccomp.architectures")
+        ):
             short = str(name).removeprefix("SCMP_ARCH_").lower()
             token = library.seccomp_arch_resolve_name(short.encode())
             if token == 0:
@@ -128,7 +142,9 @@ def compile_profile(profile: dict[str, Any]) -> bytes:
             result = library.seccomp_arch_add(context, token)
             if result not in (0, -_EEXIST):
                 raise SeccompError(f"seccomp.architectures[{index}]: {os.strerror(-result)}")
-        for index, rule in enumerate(profile.get("syscalls", [])):
+        for index, rule in enumerate(
+            _expect(profile.get("syscalls") or [], list, "seccomp.syscalls")
+        ):
             _add_rule(library, context, rule, f"seccomp.syscalls[{index}]", default)
         return _export(library, context)
     finally:
@@ -138,24 +154,38 @@ def compile_profile(profile: dict[str, Any]) -> bytes:
 def _add_rule(
     library: ctypes.CDLL, context: int, rule: dict[str, Any], place: str, default: int
 ) -> None:
+    _expect(rule, dict, place)
+    for key in ("includes", "excludes"):
+        if rule.get(key):
+            raise SeccompError(
+                f"{place}.{key}: conditions are for Docker's own form of profiles; "
+                "write the rules that apply, as the OCI runtime specification has them"
+            )
     action = _action(rule.get("action"), rule.get("errnoRet"), f"{place}.action")
     if action == default:
         return
-    arguments = rule.get("args") or []
+    arguments = _expect(rule.get("args") or [], list, f"{place}.args")
     compares = []
     for number, argument in enumerate(arguments):
-        operator = _COMPARE.get(argument.get("op"))
-        if operator is None:
-            raise SeccompError(f"{place}.args[{number}].op: not one of {', '.join(_COMPARE)}")
+        where = f"{place}.args[{number}]"
+        operator = _expect(argument, dict, where).get("op")
+        if not isinstance(operator, str) or operator not in _COMPARE:
+            raise SeccompError(f"{where}.op: not one of {', '.join(_COMPARE)}")
         compares.append(
-            _Compare(argument["index"], operator, argument["value"], argument.get("valueTwo", 0))
+            _Compare(
+                _number(argument.get("index"), 6, f"{where}.index"),
+                _COMPARE[operator],
+                _number(argument.get("value"), 1 << 64, f"{where}.value"),
+                _number(argument.get("valueTwo", 0), 1 << 64, f"{where}.valueTwo"),
+            )
         )
     # libseccomp joins the comparisons of one rule by "and", and takes one for each argument;
     # several for the same argument are separate rules, as runc does it.
     indexes = [argument["index"] for argument in arguments]
     groups = [compares] if len(set(indexes)) == len(indexes) else [[c] for c in compares]
-    for name in rule.get("names", []):
-        number = library.seccomp_syscall_resolve_name(name.encode())
+    for name in _expect(rule.get("names") or [], list, f"{place}.names"):
+        encoded = _expect(name, str, f"{place}.names").encode()
+        number = library.seccomp_syscall_resolve_name(encoded)
         if number == _NO_SUCH_SYSCALL:
             continue
         for group in groups:
@@ -174,32 +204,3 @@ def _export(library: ctypes.CDLL, context: int) -> bytes:
         return os.pread(descriptor, os.fstat(descriptor).st_size, 0)
     finally:
         os.close(descriptor)
-
-
-def cached(profile: dict[str, Any], directory: str) -> bytes:
-    """`compile_profile`, with the result kept in a directory under the hash of the profile."""
-    import marshal
-
-    try:
-        from _sha2 import sha256  # 3.12 and later
-    except ImportError:
-        from _sha256 import sha256
-    # hashlib would load OpenSSL for this; version 2 of marshal writes equal values equally.
-    machine = os.uname().machine
-    key = sha256(b"2" + machine.encode() + marshal.dumps(profile, 2)).hexdigest()
-    path = f"{directory}/{key}.bpf"
-    try:
-        with open(path, "rb") as file:
-            checksum, program = file.read(32), file.read()
-        # A crash of the machine can leave a file that is not whole.
-        if checksum == sha256(program).digest():
-            return program
-    except OSError:
-        pass
-    program = compile_profile(profile)
-    os.makedirs(directory, mode=0o700, exist_ok=True)
-    temporary = f"{path}.{os.urandom(4).hex()}"
-    with open(temporary, "wb") as file:
-        file.write(sha256(program).digest() + program)
-    os.replace(temporary, path)
-    return program

@@ -57,7 +57,7 @@ class StartError(Exception):
 class Started:
     """A process that a plan made: its pid as seen here, and a pidfd."""
 
-    __slots__ = ("journal", "lock", "pid", "pidfd", "stopped")
+    __slots__ = ("journal", "pid", "pidfd", "stopped")
 
     def __init__(self, pid: int, pidfd: int, stopped: bool, journal: Journal | None) -> None:
         self.pid = pid
@@ -530,6 +530,8 @@ def _overlay(
             )
             k.mount("overlay", upper, "overlay", 0, data)
             context.fds[name] = k.open_tree(k.AT_FDCWD, upper, k.OPEN_TREE_CLONE)
+            # What else is in the directory is still needed: its file "hosts".
+            k.umount2(upper, k.MNT_DETACH)
         return
     opened: list[int] = []
     userns = os.open(f"/proc/{context.pid}/ns/user", os.O_RDONLY | os.O_CLOEXEC)

@@ -73,7 +73,7 @@ class Running:
     def signal(self, number: int) -> None:
         """Send a signal to the process and its process group."""
         if self.status is None:
-            helper.send(self._control, ("signal", number))
+            helper.send(self._control, ("signal", int(number)))
 
     def poll(self, timeout: float | None = 0.0) -> int | None:
         """The exit status if the process ends within `timeout` seconds, else None."""

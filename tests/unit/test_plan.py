@@ -159,7 +159,7 @@ def test_a_step_is_found_by_its_name():
         plan.step("no such step")
 
 
-# --- what a failed step says --------------------------------------------------------------------
+# --- what a failed step says ------------------
 
 
 def failed(plan, operation, errno, words="Some reason"):
@@ -178,26 +178,34 @@ WORDS = {
     ("exec", 13): (126, "sh of box:latest may not be executed: Some reason"),
     ("exec", 8): (
         126,
-        "sh of box:latest is nothing that this machine can execute: it is for another "
-        "architecture, or a script without a #! line",
+        (
+            "sh of box:latest is nothing that this machine can execute: it is for another "
+            "architecture, or a script without a #! line"
+        ),
     ),
     ("exec", 7): (126, "sh of box:latest cannot be executed: Some reason"),
     ("chdir", 20): (125, "box:latest has no directory to start in at /srv: Some reason"),
     ("clone", 28): (
         125,
-        "no more namespaces can be made here (Some reason); look at "
-        "/proc/sys/user/max_user_namespaces and its neighbours, which may be 0",
+        (
+            "no more namespaces can be made here (Some reason); look at "
+            "/proc/sys/user/max_user_namespaces and its neighbours, which may be 0"
+        ),
     ),
     ("loopback_up", 1): (
         125,
-        'box:latest did not start: the step "loopback" failed at ioctl(SIOCSIFFLAGS, "lo", '
-        "IFF_UP): Some reason; it needs CAP_NET_ADMIN in the user namespace that owns the "
-        "network namespace [network_namespaces(7)]",
+        (
+            'box:latest did not start: the step "loopback" failed at ioctl(SIOCSIFFLAGS, "lo", '
+            "IFF_UP): Some reason; it needs CAP_NET_ADMIN in the user namespace that owns the "
+            "network namespace [network_namespaces(7)]"
+        ),
     ),
     ("loopback_up", 5): (
         125,
-        'box:latest did not start: the step "loopback" failed at ioctl(SIOCSIFFLAGS, "lo", '
-        "IFF_UP): Some reason [network_namespaces(7)]",
+        (
+            'box:latest did not start: the step "loopback" failed at ioctl(SIOCSIFFLAGS, "lo", '
+            "IFF_UP): Some reason [network_namespaces(7)]"
+        ),
     ),
 }
 

@@ -66,9 +66,9 @@ def configuration(name, **changes):
             "env": ["PATH=/bin"],
             "cwd": "/srv",
             "user": {"uid": 0, "gid": 0, "additionalGids": [5]},
-            "capabilities": dict.fromkeys(
-                ("bounding", "effective", "permitted"), ["CAP_KILL", "CAP_CHOWN"]
-            ),
+            "capabilities": {
+                key: ["CAP_KILL", "CAP_CHOWN"] for key in ("bounding", "effective", "permitted")
+            },
             "noNewPrivileges": True,
         },
         "root": {"path": LAYERS.directory, "readonly": False},
@@ -421,8 +421,10 @@ def bad_mount(**entry):
 BAD = {
     "type": (
         {"namespaces": [{"type": "mount"}, {"type": "net"}]},
-        "linux.namespaces[1].type: 'net' is not a namespace type; they are user, mount, pid, "
-        "network, uts, ipc, cgroup, time",
+        (
+            "linux.namespaces[1].type: 'net' is not a namespace type; they are user, mount, pid, "
+            "network, uts, ipc, cgroup, time"
+        ),
     ),
     "twice": (
         {"namespaces": [{"type": "mount"}, {"type": "pid"}, {"type": "pid"}]},
@@ -475,12 +477,10 @@ def test_a_bad_capability_is_one_sentence_with_the_place():
     config["process"]["capabilities"]["ambient"] = ["CAP_KILL", "CAP_FLY"]
     with pytest.raises(CtrtError) as caught:
         planned("root", config)
-    assert str(caught.value) == (
-        "process.capabilities.ambient: there is no capability 'CAP_FLY'"
-    )
+    assert str(caught.value) == ("process.capabilities.ambient: there is no capability 'CAP_FLY'")
 
 
-# --- unshare ---------------------------------------------------------------------------------
+# --- unshare ------------------
 
 
 def unshared(kinds, name="single id", **keywords):
