@@ -169,10 +169,12 @@ class CtrtMagics(Magics):
         if verb not in VERBS:
             raise CtrtError(f"ctrt: there is no verb {verb!r}; {_hint(verb, list(VERBS))}")
         if "--help" in rest:
-            return Text(VERBS[verb].table.help("%ctrt "))
+            return Text(_verb_help(verb))
         engine = _engine()
         if verb == "registry":
             return _serve(engine, rest)
+        if verb == "graph" and "--live" in rest:
+            return _live(engine, [word for word in rest if word != "--live"])
         with Line(self.shell, alone=False) as progress:
             return VERBS[verb](engine, rest, progress)
 
@@ -199,6 +201,13 @@ def _script_or_input(cell: str | None, has_command: bool) -> tuple[list[str] | N
     if b"\0" in body:
         raise CtrtError(f"container: the cell has a NUL at byte {body.index(0)}; a script has none")
     return ["/bin/sh", "-c", body.decode(errors="surrogateescape")], None
+
+
+def _verb_help(verb: str) -> str:
+    text = VERBS[verb].table.help("%ctrt ")
+    if verb == "graph":
+        text += "\n  --live       a widget that follows it until it ends"
+    return text
 
 
 def _hint(word: str, known: Sequence[str]) -> str:
@@ -230,6 +239,20 @@ def _serve(engine: Engine, rest: Sequence[str]) -> Text:
             server.start_in_thread()
             _servers[server.port] = server
     return Text(f"the images of the store are served at localhost:{server.port}")
+
+
+def _live(engine: Engine, rest: Sequence[str]) -> Any:
+    """A widget that follows a container or process until it ends."""
+    from ctrt.draw import Picture
+    from ctrt_kernel.widgets import LiveGraph
+
+    def draw() -> Picture:
+        picture = VERBS["graph"](engine, rest)
+        if not isinstance(picture, Picture):
+            raise CtrtError("graph: --live is a widget, and goes with neither --json nor --svg")
+        return picture
+
+    return LiveGraph(draw)
 
 
 def stop_servers() -> None:

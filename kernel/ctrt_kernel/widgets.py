@@ -9,6 +9,7 @@ A notebook keeps only the text of a widget: its state belongs to the kernel that
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -18,6 +19,7 @@ import traitlets
 from ctrt.errors import CtrtError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
 
     class Drawable(Protocol):
         """A picture of `ctrt.draw`, or anything that gives the same JSON."""
@@ -52,7 +54,42 @@ class GraphWidget(anywidget.AnyWidget):
 
     def __repr__(self) -> str:
         title = self.graph.get("title")
-        return f"GraphWidget({title!r})" if title else "GraphWidget()"
+        name = type(self).__name__
+        return f"{name}({title!r})" if title else f"{name}()"
+
+
+class LiveGraph(GraphWidget):
+    """A picture that is drawn anew while what it shows lives: `%ctrt graph --live`.
+
+    `draw` makes the picture, every `seconds`; the page is told only when it has changed. When
+    `draw` raises CtrtError, what was shown has ended: the last picture stays, and says so.
+    """
+
+    def __init__(self, draw: Callable[[], Drawable], *, seconds: float = 1.0) -> None:
+        super().__init__(draw())
+        self._draw = draw
+        self._seconds = seconds
+        self._stop = threading.Event()
+        threading.Thread(target=self._follow, name="ctrt live graph", daemon=True).start()
+
+    def stop(self) -> None:
+        """Follow no longer; the last picture stays."""
+        self._stop.set()
+
+    def close(self) -> None:
+        """Stop, and take the widget from the page."""
+        self.stop()
+        super().close()
+
+    def _follow(self) -> None:
+        while not self._stop.wait(self._seconds):
+            try:
+                graph = _json(self._draw())
+            except CtrtError:
+                self.graph = {**self.graph, "title": f"{self.graph['title']} (ended)"}
+                return
+            if graph != self.graph:
+                self.graph = graph
 
 
 def _json(picture: Drawable | dict[str, Any]) -> dict[str, Any]:

@@ -52,3 +52,32 @@ def test_a_picture_as_a_widget(kernel: Kernel) -> None:
         kernel.good("ctrt_kernel.show(picture).graph == picture.json()").result["text/plain"]
         == "True"
     )
+
+
+def test_a_live_graph_follows_its_container_to_the_end(kernel: Kernel) -> None:
+    kernel.good(
+        f"%container -d --name living {IMAGE} sh -c"
+        " 'while [ ! -e /tmp/go ]; do sleep 0.1; done; sleep 98765 & wait'"
+    )
+    kernel.good(
+        "import time\n"
+        "def soon(condition):\n"
+        "    end = time.monotonic() + 10\n"
+        "    while not condition() and time.monotonic() < end:\n"
+        "        time.sleep(0.05)\n"
+        "    return condition()\n"
+        "live = get_ipython().run_line_magic('ctrt', 'graph --live living')"
+    )
+    assert kernel.good("live").result["text/plain"] == "LiveGraph('Container living')"
+    # The file is made from outside, by the way that the kernel has to the container's root.
+    kernel.good(
+        "from ctrt.engine import default_engine\n"
+        "pid = default_engine().pid_of('living')\n"
+        "before = len(live.graph['rows'])\n"
+        "open(f'/proc/{pid}/root/tmp/go', 'w').close()"
+    )
+    grew = "soon(lambda: any('sleep' in row['cells'][0] for row in live.graph['rows']))"
+    assert kernel.good(grew).result["text/plain"] == "True"
+    kernel.good("%ctrt stop -t 0 living")
+    ended = "soon(lambda: live.graph['title'] == 'Container living (ended)')"
+    assert kernel.good(ended).result["text/plain"] == "True"
