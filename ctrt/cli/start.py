@@ -6,7 +6,9 @@ itself, passes its own standard streams on, forwards signals, and ends as the pr
 
 from __future__ import annotations
 
+import _signal
 import os
+import select
 import sys
 
 from ctrt.engine import options as tables
@@ -56,10 +58,27 @@ def unshare(engine: Engine, words: list[str]) -> int:
     return carry_out(prepared, keep_input=True)
 
 
+def _wait(started: executor.Started) -> int:
+    """Wait for the end of a process while signals are handled; its wait(2) status.
+
+    A signal that comes just before waitpid(2) blocks would be handled after it: so the wait is
+    a poll of the pidfd and of a pipe that every signal writes to.
+    """
+    awake, wake = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+    _signal.set_wakeup_fd(wake)
+    poll = select.poll()
+    poll.register(started.pidfd, select.POLLIN)
+    poll.register(awake, select.POLLIN)
+    while True:
+        ready = dict(poll.poll())
+        if awake in ready:
+            os.read(awake, 512)
+        if started.pidfd in ready:
+            return os.waitpid(started.pid, 0)[1]
+
+
 def carry_out(prepared: Prepared, *, keep_input: bool) -> int:
     """Start a program on this process's standard streams and wait for its end."""
-    import _signal
-
     plan = prepared.plan
     journal = None
     stdin = 0 if keep_input else os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
@@ -88,7 +107,7 @@ def carry_out(prepared: Prepared, *, keep_input: bool) -> int:
         group = started.pid
         for number in early:
             forward(number, None)
-        _, status = os.waitpid(started.pid, 0)
+        status = _wait(started)
     except executor.StartError as error:
         raise failure.step_error(plan, error.step, error.call, error.errno, error.words) from None
     except FileExistsError:

@@ -26,7 +26,7 @@ from ctrt.linux import capabilities
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from typing import Any
 
     Call = tuple[Any, ...]
@@ -624,39 +624,13 @@ def _null_device() -> int:
     return tree
 
 
-def _mask(context: _Context, paths: tuple[str, ...]) -> None:
-    """Hide paths: a file behind /dev/null, a directory behind an empty one."""
-    empty = -1
-    for path in paths:
-        try:
-            target = _resolve(context, path)
-        except OSError as error:
-            if error.errno in (_ENOENT, _ENOTDIR):
-                continue
-            raise
-        try:
-            if os.fstat(target).st_mode & 0o170000 == 0o040000:
-                if empty < 0:
-                    empty = cover = _configured("tmpfs", (("size", "0"),), _MASK_ATTRIBUTES)
-                else:
-                    cover = k.open_tree(empty, "", k.OPEN_TREE_CLONE | k.AT_EMPTY_PATH)
-            else:
-                cover = _null_device()
-            k.move_mount(cover, target)
-            if cover != empty:
-                os.close(cover)
-        finally:
-            os.close(target)
-    if empty >= 0:
-        os.close(empty)
-
-
 _MASK_ATTRIBUTES = (
     k.MOUNT_ATTR_RDONLY | k.MOUNT_ATTR_NOSUID | k.MOUNT_ATTR_NODEV | k.MOUNT_ATTR_NOEXEC
 )
 
 
-def _read_only(context: _Context, paths: tuple[str, ...]) -> None:
+def _existing(context: _Context, paths: tuple[str, ...]) -> Iterator[int]:
+    """Those of the paths below the root that are there, each open until the next."""
     for path in paths:
         try:
             target = _resolve(context, path)
@@ -665,14 +639,34 @@ def _read_only(context: _Context, paths: tuple[str, ...]) -> None:
                 continue
             raise
         try:
-            tree = k.open_tree(target, "", k.OPEN_TREE_CLONE | k.AT_EMPTY_PATH | k.AT_RECURSIVE)
-            try:
-                k.mount_setattr(tree, attr_set=k.MOUNT_ATTR_RDONLY, recursive=True)
-                k.move_mount(tree, target)
-            finally:
-                os.close(tree)
+            yield target
         finally:
             os.close(target)
+
+
+def _mask(context: _Context, paths: tuple[str, ...]) -> None:
+    """Hide paths: a file behind /dev/null, a directory behind an empty one."""
+    empty = -1
+    for target in _existing(context, paths):
+        if os.fstat(target).st_mode & 0o170000 != 0o040000:
+            cover = _null_device()
+        elif empty < 0:
+            empty = cover = _configured("tmpfs", (("size", "0"),), _MASK_ATTRIBUTES)
+        else:
+            cover = k.open_tree(empty, "", k.OPEN_TREE_CLONE | k.AT_EMPTY_PATH)
+        k.move_mount(cover, target)
+        if cover != empty:
+            os.close(cover)
+    if empty >= 0:
+        os.close(empty)
+
+
+def _read_only(context: _Context, paths: tuple[str, ...]) -> None:
+    for target in _existing(context, paths):
+        tree = k.open_tree(target, "", k.OPEN_TREE_CLONE | k.AT_EMPTY_PATH | k.AT_RECURSIVE)
+        k.mount_setattr(tree, attr_set=k.MOUNT_ATTR_RDONLY, recursive=True)
+        k.move_mount(tree, target)
+        os.close(tree)
 
 
 def _read_only_root(context: _Context) -> None:
