@@ -14,6 +14,7 @@ import sys
 from ctrt.engine import options as tables
 from ctrt.errors import CtrtError
 from ctrt.runtime import executor, failure, state
+from ctrt.runtime.journal import Journal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -98,7 +99,7 @@ def carry_out(prepared: Prepared, *, keep_input: bool) -> int:
         _signal.signal(number, forward)
     try:
         if prepared.directory:
-            journal = executor.Journal.begin(prepared.directory, plan.undo(), prepared.state)
+            journal = Journal.begin(prepared.directory, plan.undo(), prepared.state)
         fds = {"stdin": stdin, "stdout": 1, "stderr": 2}
         started = executor.execute(plan.wire(), fds, journal)
         if journal:

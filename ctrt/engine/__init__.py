@@ -16,15 +16,15 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from typing import Any
 
+    from ctrt.engine.container import Container, Result
     from ctrt.engine.options import Values
     from ctrt.images.pull import Progress
     from ctrt.images.store import Image, Store
-    from ctrt.observe import Snapshot
     from ctrt.runtime.host import Host
-    from ctrt.runtime.launcher import Launcher, Running
+    from ctrt.runtime.launcher import Launcher
     from ctrt.runtime.plan import Plan
 
-__all__ = ["Container", "ContainerError", "Engine", "Result", "pull", "run"]
+__all__ = ["Engine", "Prepared", "default_engine", "default_root", "pull", "run"]
 
 _UNSHARE_KINDS = (
     ("user", "user"),
@@ -38,44 +38,6 @@ _UNSHARE_KINDS = (
 )
 _ADJECTIVES = "amber brave calm clear early fresh gentle keen lucid merry noble quick quiet swift"
 _NOUNS = "anchor beacon canal crane dock ferry gull harbor jetty lagoon pier quay reef sloop tide"
-
-
-class ContainerError(CtrtError):
-    """A command in a container ended with a non-zero status."""
-
-    def __init__(self, what: str, status: int) -> None:
-        how = f"status {status}"
-        if status > 128:
-            import signal
-
-            try:
-                how = f"status {status} (killed by {signal.Signals(status - 128).name})"
-            except ValueError:
-                pass
-        super().__init__(f"{what} ended with {how}", status=status)
-
-
-class Result:
-    """What a finished command left: its exit status and its output as bytes."""
-
-    def __init__(self, what: str, status: int, stdout: bytes, stderr: bytes) -> None:
-        self.what = what
-        self.status = status
-        self.stdout = stdout
-        self.stderr = stderr
-
-    def __repr__(self) -> str:
-        return f"Result({self.what!r}, status={self.status})"
-
-    def text(self) -> str:
-        """Standard output as text; bytes that are not UTF-8 are replaced."""
-        return self.stdout.decode(errors="replace")
-
-    def check(self) -> Result:
-        """Raise ContainerError if the status is not 0; returns itself."""
-        if self.status:
-            raise ContainerError(self.what, self.status)
-        return self
 
 
 class Prepared:
@@ -107,110 +69,6 @@ class Prepared:
         if self._hold is not None:
             self._hold.__exit__(None, None, None)
             self._hold = None
-
-
-class Container:
-    """A running command, with its output on pipes."""
-
-    def __init__(
-        self, prepared: Prepared, running: Running, stdout: int, stderr: int, stdin: int = -1
-    ) -> None:
-        self.name = prepared.name
-        self.what = prepared.what
-        self.plan = prepared.plan
-        self.config = prepared.config
-        self._running = running
-        self._stdout = stdout
-        self._stderr = stderr
-        self._stdin = stdin
-
-    @property
-    def pid(self) -> int:
-        """The first process's pid as the host sees it."""
-        return self._running.pid
-
-    def snapshot(self) -> Snapshot:
-        """What the kernel has made of it, while it runs."""
-        from ctrt import observe
-
-        return observe.snapshot(self.pid)
-
-    def signal(self, number: int) -> None:
-        """Send a signal to the command's process group."""
-        self._running.signal(number)
-
-    def release(self) -> None:
-        """Let a command run that was started to wait at its first instruction."""
-        self._running.release()
-
-    def stream(self, output: Callable[[str, bytes], object], stdin: bytes = b"") -> int:
-        """Hand the output on as it comes, feed standard input, and return the exit status.
-
-        `output` is called with "stdout" or "stderr" and the bytes. After the command has ended
-        what is still in the pipes is read, but a process that it left behind, and that holds
-        them open, is not waited for.
-        """
-        import select
-
-        poll = select.poll()
-        names = {self._stdout: "stdout", self._stderr: "stderr"}
-        for descriptor in names:
-            poll.register(descriptor, select.POLLIN)
-        poll.register(self._running.fileno(), select.POLLIN)
-        waiting = memoryview(stdin)
-        if self._stdin >= 0:
-            os.set_blocking(self._stdin, False)
-            poll.register(self._stdin, select.POLLOUT)
-        status: int | None = None
-        while names or status is None:
-            ready = poll.poll(0 if status is not None else None)
-            if not ready:
-                break
-            for descriptor, _ in ready:
-                if descriptor in names:
-                    data = os.read(descriptor, 65536)
-                    if data:
-                        output(names[descriptor], data)
-                    else:
-                        poll.unregister(descriptor)
-                        del names[descriptor]
-                elif descriptor == self._stdin:
-                    waiting = self._feed(poll, waiting)
-                else:
-                    fileno = self._running.fileno()
-                    status = self._running.poll()
-                    if status is not None:
-                        poll.unregister(fileno)
-        assert status is not None
-        self.close()
-        return status
-
-    def _feed(self, poll: Any, waiting: memoryview) -> memoryview:
-        try:
-            waiting = waiting[os.write(self._stdin, waiting) :] if waiting else waiting
-        except BlockingIOError:
-            return waiting
-        except BrokenPipeError:
-            waiting = waiting[:0]
-        if not waiting:
-            poll.unregister(self._stdin)
-            os.close(self._stdin)
-            self._stdin = -1
-        return waiting
-
-    def collect(self, stdin: bytes = b"") -> Result:
-        """Wait for the end and keep all the output."""
-        parts: dict[str, list[bytes]] = {"stdout": [], "stderr": []}
-        status = self.stream(lambda name, data: parts[name].append(data), stdin)
-        return Result(self.what, status, b"".join(parts["stdout"]), b"".join(parts["stderr"]))
-
-    def close(self) -> None:
-        """Let go of the pipes, and kill the command if it still runs."""
-        for descriptor in (self._stdout, self._stderr, self._stdin):
-            if descriptor >= 0:
-                os.close(descriptor)
-        self._stdout = self._stderr = self._stdin = -1
-        self._running.close()
 
 
 class Engine:
@@ -597,6 +455,8 @@ class Engine:
 
     def start(self, prepared: Prepared, *, stdin: bool = False) -> Container:
         """Carry out a plan through the launcher, with output (and input) on pipes."""
+        from ctrt.engine.container import Container
+
         out_read, out_write = os.pipe()
         error_read, error_write = os.pipe()
         if stdin:

@@ -20,6 +20,7 @@ import sys
 
 from ctrt.linux import calls as k
 from ctrt.runtime import executor, state
+from ctrt.runtime.journal import Journal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -82,7 +83,7 @@ class Helper:
         try:
             try:
                 if directory:
-                    journal = executor.Journal.begin(directory, undo, about)
+                    journal = Journal.begin(directory, undo, about)
                 started = executor.execute(wire, fds, journal)
             finally:
                 for descriptor in fds.values():
@@ -155,7 +156,7 @@ class Helper:
             container.control.close()
 
 
-def _finish(journal: executor.Journal | None) -> str:
+def _finish(journal: Journal | None) -> str:
     """End a journal; what could not be undone, in words."""
     if journal is None:
         return ""

@@ -1,6 +1,6 @@
 """Containers on disk: who runs, and what a crash has left.
 
-Each container has a directory below ROOT/containers with its journal (`executor.Journal`).
+Each container has a directory below ROOT/containers with its journal (`journal.Journal`).
 Somebody looks after it as long as the journal's lock is held.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 import fcntl
 import os
 
-from ctrt.runtime.executor import Journal, read_journal
+from ctrt.runtime.journal import Journal, read_journal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from types import FrameType
 
-    from ctrt.engine import Container, Engine, Prepared
+    from ctrt.engine import Engine, Prepared
+    from ctrt.engine.container import Container
 
 GRACE_SECONDS = 0.5
 

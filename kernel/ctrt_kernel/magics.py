@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from IPython.core.magic import Magics, line_cell_magic, line_magic, magics_class
 
-from ctrt.engine import ContainerError, default_engine
+from ctrt.engine import default_engine
+from ctrt.engine.container import ContainerError
 from ctrt.engine.verbs import VERBS, Text
 from ctrt.errors import CtrtError
 from ctrt_kernel import cells, words
@@ -22,7 +23,8 @@ from ctrt_kernel.progress import Line
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from ctrt.engine import Container, Engine, Prepared
+    from ctrt.engine import Engine, Prepared
+    from ctrt.engine.container import Container
     from ctrt.engine.options import Values
 
 _SCRIPT_BYTES = 131_071

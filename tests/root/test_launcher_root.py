@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 import ctrt
-from ctrt.engine import ContainerError, Engine
+from ctrt.engine import Engine
+from ctrt.engine.container import ContainerError
 from ctrt.engine.options import RUN, UNSHARE
 from ctrt.errors import CtrtError
 from ctrt.images.hostimage import from_host
@@ -403,12 +404,12 @@ from ctrt.cli.start import carry_out
 from ctrt.engine import Engine
 from ctrt.engine.options import RUN
 from ctrt.linux import calls
-from ctrt.runtime import executor
+from ctrt.runtime import operations
 from ctrt.runtime.host import Host
 
 engine = Engine(sys.argv[2])
 engine._host = Host.probe(idmapped_overlay=False)
-modern = executor._configured
+modern = operations._configured
 
 def before_6_7(fstype, options, attributes):
     if any(key == "lowerdir+" for key, _ in options):
@@ -416,7 +417,7 @@ def before_6_7(fstype, options, attributes):
     return modern(fstype, options, attributes)
 
 if "old" in sys.argv:
-    executor._configured = before_6_7
+    operations._configured = before_6_7
 script = "head -1 /proc/mounts; echo new > /etc/new; cat /etc/new; id -u; rm /bin/ls; ls /bin/ls"
 options = RUN.parse(["--name", "old"])
 sys.exit(carry_out(engine.prepare("localhost/test/box", ["sh", "-c", script], options),

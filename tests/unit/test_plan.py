@@ -9,7 +9,7 @@ import test_planner as sample
 
 from ctrt.errors import CtrtError
 from ctrt.linux import calls as k
-from ctrt.runtime import executor, failure, planner
+from ctrt.runtime import failure, operations, planner
 from ctrt.runtime.plan import INSIDE, OUTSIDE, Plan, Step, describe
 
 UNSHARES = (
@@ -34,17 +34,17 @@ def every_call():
 
 
 def test_the_sample_plans_use_every_operation_and_no_other():
-    assert {call[0] for call in every_call()} == {*executor._OPERATIONS, "clone"}
+    assert {call[0] for call in every_call()} == {*operations.OPERATIONS, "clone"}
 
 
 def test_every_call_fits_its_operation():
     """A call has the arguments that the executor's function takes."""
     for name, *arguments in every_call():
         if name != "clone":
-            inspect.signature(executor._OPERATIONS[name]).bind(None, *arguments)
+            inspect.signature(operations.OPERATIONS[name]).bind(None, *arguments)
 
 
-@pytest.mark.parametrize("operation", sorted({*executor._OPERATIONS, "clone"}))
+@pytest.mark.parametrize("operation", sorted({*operations.OPERATIONS, "clone"}))
 def test_every_operation_can_be_described(operation):
     shown = {describe(call) for call in every_call() if call[0] == operation}
     assert shown
