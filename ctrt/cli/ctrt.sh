@@ -5,7 +5,8 @@
 here=${0%/*}
 [ -x "$here/python3" ] || here=$(dirname "$(readlink -f "$0")")
 exec "$here/python3" -I -S -c '
-import sys
+import gc, sys
+gc.disable()  # nothing here lives long enough to be worth collecting
 path = sys.executable.rpartition("/bin/")[0] + "/lib/python%d.%d/site-packages" % sys.version_info[:2]
 try:
     open(path + "/ctrt/cli/main.py").close()
