@@ -35,12 +35,21 @@ def main(words: list[str] | None = None) -> int:
     from ctrt.errors import CtrtError
 
     arguments = sys.argv[1:] if words is None else words
+    root = None
+    if arguments and arguments[0].startswith("--root"):
+        from ctrt.engine.options import split_root
+
+        try:
+            root, arguments = split_root(arguments)
+        except CtrtError as error:
+            print(f"ctrt: {error}", file=sys.stderr)
+            return error.status
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(_help())
         return 0 if arguments else 125
     verb, rest = arguments[0], arguments[1:]
     try:
-        return _do(verb, rest)
+        return _do(root, verb, rest)
     except CtrtError as error:
         sys.stdout.flush()
         print(f"ctrt: {error}", file=sys.stderr)
@@ -58,12 +67,23 @@ def main(words: list[str] | None = None) -> int:
 
 
 def _help() -> str:
-    lines = ["usage: ctrt VERB [options] ...", "", "Linux containers you can see.", "", "verbs:"]
+    lines = [
+        "usage: ctrt [--root DIR] VERB [options] ...",
+        "",
+        "Linux containers you can see.",
+        "",
+        "verbs:",
+    ]
     lines += [f"  {verb:10}{summary}" for verb, summary in _SUMMARIES.items()]
-    return "\n".join([*lines, "", "ctrt VERB --help tells the options of a verb."])
+    lines += [
+        "",
+        "--root names the directory of another store than the usual one (as CTRT_ROOT does).",
+        "ctrt VERB --help tells the options of a verb.",
+    ]
+    return "\n".join(lines)
 
 
-def _do(verb: str, rest: list[str]) -> int:
+def _do(root: str | None, verb: str, rest: list[str]) -> int:
     from ctrt.engine import Engine
     from ctrt.errors import CtrtError
 
@@ -72,7 +92,7 @@ def _do(verb: str, rest: list[str]) -> int:
     if verb in ("run", "unshare"):
         from ctrt.cli import start
 
-        return getattr(start, verb)(Engine(), rest)  # type: ignore[no-any-return]
+        return getattr(start, verb)(Engine(root), rest)  # type: ignore[no-any-return]
     from ctrt.engine.verbs import VERBS
 
     if verb not in VERBS:
@@ -84,7 +104,7 @@ def _do(verb: str, rest: list[str]) -> int:
     if "--help" in rest:
         print(VERBS[verb].table.help())
         return 0
-    engine = Engine()
+    engine = Engine(root)
     try:
         return _print(engine, verb, rest)
     finally:

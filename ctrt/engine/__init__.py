@@ -543,15 +543,21 @@ def default_root() -> str:
     return f"{home}/ctrt"
 
 
-_default: Engine | None = None
+_engines: dict[str, Engine] = {}
 
 
-def default_engine() -> Engine:
-    """The engine of this process, on the default root."""
-    global _default
-    if _default is None or _default.root != os.path.abspath(default_root()):
-        _default = Engine()
-    return _default
+def default_engine(root: str | None = None) -> Engine:
+    """The engine of this process on that root, or on the default one."""
+    path = os.path.abspath(root or default_root())
+    if path not in _engines:
+        _engines[path] = Engine(path)
+    return _engines[path]
+
+
+def close_all() -> None:
+    """Close every engine of this process that `default_engine` has made."""
+    while _engines:
+        _engines.popitem()[1].close()
 
 
 def run(reference: str, command: Sequence[str] = (), **keywords: Any) -> Result:

@@ -156,6 +156,18 @@ class Table:
         return "\n".join(lines)
 
 
+def split_root(words: Sequence[str]) -> tuple[str | None, list[str]]:
+    """Take `--root DIR` or `--root=DIR` from the front of a command: (DIR or None, the rest)."""
+    rest = list(words)
+    root = None
+    while rest and (rest[0] == "--root" or rest[0].startswith("--root=")):
+        first = rest.pop(0)
+        root = first[7:] if first != "--root" else rest.pop(0) if rest else ""
+        if not root:
+            raise CtrtError("--root needs the directory of a store")
+    return root, rest
+
+
 class Values:
     """What was parsed: an attribute for each option, and the operands."""
 

@@ -59,5 +59,5 @@ def close() -> None:
         magics.stop_servers()
     # Nothing is imported here: an engine that was never used has nothing to end.
     engine = sys.modules.get("ctrt.engine")
-    if engine is not None and engine._default is not None:  # noqa: SLF001
-        engine._default.close()  # noqa: SLF001
+    if engine is not None:
+        engine.close_all()

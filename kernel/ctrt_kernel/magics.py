@@ -15,6 +15,7 @@ from IPython.core.magic import Magics, line_cell_magic, line_magic, magics_class
 
 from ctrt.engine import default_engine
 from ctrt.engine.container import ContainerError
+from ctrt.engine.options import split_root
 from ctrt.engine.verbs import VERBS, Text
 from ctrt.errors import CtrtError
 from ctrt_kernel import cells, words
@@ -159,7 +160,8 @@ class CtrtMagics(Magics):
     @_one_line
     def ctrt(self, line: str) -> Any:
         """Do what the command line does."""
-        verb, *rest = words.split("ctrt", line) or ["--help"]
+        root, given = split_root(words.split("ctrt", line))
+        verb, *rest = given or ["--help"]
         if verb in ("-h", "--help", "help"):
             return Text(_umbrella_help())
         if verb in ("run", "unshare"):
@@ -172,7 +174,7 @@ class CtrtMagics(Magics):
             raise CtrtError(f"ctrt: there is no verb {verb!r}; {_hint(verb, list(VERBS))}")
         if "--help" in rest:
             return Text(_verb_help(verb))
-        engine = _engine()
+        engine = _engine(root)
         if verb == "registry":
             return _serve(engine, rest)
         if verb == "graph" and "--live" in rest:
@@ -181,9 +183,9 @@ class CtrtMagics(Magics):
             return VERBS[verb](engine, rest, progress)
 
 
-def _engine() -> Engine:
-    """The process's engine, after cleaning up what a crashed one has left behind."""
-    engine = default_engine()
+def _engine(root: str | None = None) -> Engine:
+    """The process's engine on a root, after cleaning up what a crashed one has left behind."""
+    engine = default_engine(root)
     engine.recover()
     return engine
 
@@ -220,7 +222,7 @@ def _hint(word: str, known: Sequence[str]) -> str:
 
 
 def _umbrella_help() -> str:
-    lines = ["usage: %ctrt VERB [options] ...", "", "verbs:"]
+    lines = ["usage: %ctrt [--root DIR] VERB [options] ...", "", "verbs:"]
     lines += [f"  {name:10}{verb.table.summary}" for name, verb in VERBS.items()]
     lines += [
         "",

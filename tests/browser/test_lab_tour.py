@@ -42,7 +42,7 @@ def test_the_tour_runs_and_draws(lab_page: LabPage) -> None:
     # Cells that show a refusal on purpose carry nbval's tag.
     expected = sum("raises-exception" in cell.metadata.get("tags", []) for cell in code)
     assert len(errors) == expected, errors
-    picture = lab_page.view.first
+    picture = lab_page.view.last
     picture.scroll_into_view_if_needed()
     expect(picture.locator(".ctrt-graph .ctrt-button").first).to_be_visible()
     lab_page.screenshot("tour-light")

@@ -200,6 +200,19 @@ def test_the_plan_is_printed_and_nothing_runs(world):
     assert leftovers(world) == []
 
 
+def test_another_store_is_named_by_root(world):
+    other = world.home / "other"
+    made = world.ctrt("--root", str(other), "image", "from-host", "--name", "localhost/x", "busybox")
+    assert made.returncode == 0, made.stderr
+    assert "localhost/x:latest" in world.ctrt(f"--root={other}", "images").stdout
+    assert "localhost/x:latest" not in world.ctrt("images").stdout
+    assert world.ctrt("--root", str(other), "run", "localhost/x", "id", "-u").stdout == "0\n"
+    assert world.ctrt("--root").stderr == "ctrt: --root needs the directory of a store\n"
+    code = f"from ctrt.engine import Engine; Engine({str(other)!r}).destroy()"
+    assert world.run(str(world.bin / "python"), "-c", code).returncode == 0
+    assert not other.exists()
+
+
 def test_a_detached_container_lives_on_and_can_be_stopped(world):
     script = "trap 'exit 0' TERM; while :; do sleep 0.1; done"
     started = world.ctrt("run", "-d", "--name", "keeper", IMAGE, "sh", "-c", script)
