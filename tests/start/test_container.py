@@ -202,7 +202,9 @@ def test_the_plan_is_printed_and_nothing_runs(world):
 
 def test_another_store_is_named_by_root(world):
     other = world.home / "other"
-    made = world.ctrt("--root", str(other), "image", "from-host", "--name", "localhost/x", "busybox")
+    made = world.ctrt(
+        "--root", str(other), "image", "from-host", "--name", "localhost/x", "busybox"
+    )
     assert made.returncode == 0, made.stderr
     assert "localhost/x:latest" in world.ctrt(f"--root={other}", "images").stdout
     assert "localhost/x:latest" not in world.ctrt("images").stdout
