@@ -42,11 +42,14 @@ class Journal:
         parent, name = os.path.split(directory)
         fresh = f"{parent}/.new-{name}-{os.getpid()}"
         os.makedirs(fresh, mode=0o711)
-        lock = os.open(f"{fresh}/journal", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        # It is called "journal" only when it is locked: another process that cleans up would
+        # else take it for one that a crash has left.
+        lock = os.open(f"{fresh}/starting", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         fcntl.flock(lock, fcntl.LOCK_EX)
         os.write(lock, b" " * _PID_BYTES + marshal.dumps((calls, state), 2))
+        os.rename(f"{fresh}/starting", f"{fresh}/journal")
         try:
-            # From the rename on it is a container, and it is locked already.
+            # From this rename on it is a container.
             os.rename(fresh, directory)
         except OSError:
             os.close(lock)
@@ -58,6 +61,7 @@ class Journal:
     def left(cls, directory: str) -> Journal | None:
         """The journal that a crash left in a directory; None if there is nothing to clean."""
         path = f"{directory}/journal"
+        lock = -1
         try:
             lock = os.open(path, os.O_RDWR | os.O_CLOEXEC)
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -67,6 +71,8 @@ class Journal:
             os.close(lock)
             return None  # somebody looks after it
         except FileNotFoundError:
+            if lock >= 0:
+                os.close(lock)
             # It is just being made or taken away; after a minute nobody does either any more.
             try:
                 if time.time() - os.stat(directory).st_mtime < _ABANDONED_SECONDS:
