@@ -23,10 +23,10 @@ if TYPE_CHECKING:
 
 def run(engine: Engine, words: list[str]) -> int:
     """`ctrt run`: the exit status of the command."""
-    options = tables.RUN.parse(words) if "--help" not in words[:1] else None
-    if options is None:
+    if "--help" in words[:1]:
         print(tables.RUN.help())
         return 0
+    options = tables.RUN.parse(words)
     if not options.operands:
         raise CtrtError("run: expected IMAGE [COMMAND [ARG...]]; see ctrt run --help")
     state.recover(engine.containers)

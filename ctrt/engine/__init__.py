@@ -194,7 +194,7 @@ class Engine:
         host = self.host
         if host.privileged:
             how = layers.Unpacker("root", None)
-        elif host.newuidmap and host.newgidmap:
+        elif host.maps_subordinate_ids:
             how = layers.Unpacker("subordinate", self._spawn)
         else:
             how = layers.Unpacker("single", self._spawn)
@@ -346,7 +346,7 @@ class Engine:
         gid_map: tuple[tuple[int, int, int], ...] = ()
         if options.map_auto:
             uid_map, gid_map = host.id_maps()
-            if not host.privileged and not (host.newuidmap and host.newgidmap):
+            if not host.privileged and not host.maps_subordinate_ids:
                 raise CtrtError(f"--map-auto cannot be met: {host.reasons['ids']}")
         elif options.map_root_user:
             uid_map, gid_map = ((0, host.uid, 1),), ((0, host.gid, 1),)
@@ -487,17 +487,20 @@ class Engine:
 
         self._prepare_root()
         keeper = Launcher(self.containers)
-        with open("/dev/null", "r+b", buffering=0) as null:
-            number = null.fileno()
-            keeper.start(
-                prepared.plan,
-                (number, number, number),
-                directory=prepared.directory,
-                state=prepared.state,
-                detach=True,
-            ).close()
-        keeper.close(wait=False)
-        prepared.release()
+        try:
+            with open("/dev/null", "r+b", buffering=0) as null:
+                number = null.fileno()
+                keeper.start(
+                    prepared.plan,
+                    (number, number, number),
+                    directory=prepared.directory,
+                    state=prepared.state,
+                    detach=True,
+                ).close()
+        finally:
+            # A start that failed must not hold the image's layers, or a helper, any longer.
+            keeper.close(wait=False)
+            prepared.release()
         return prepared.name
 
     def run(

@@ -818,12 +818,7 @@ def _copy_up(tree: _Tree, lowers: list[str], path: bytes) -> bool:
                 left = looks.st_size
                 while left:
                     left -= os.sendfile(copy, fd, None, left) or left
-                os.fchown(copy, looks.st_uid, looks.st_gid)
-                os.fchmod(copy, S_IMODE(looks.st_mode))
-                for key in os.listxattr(fd):
-                    if ".overlay." not in key:
-                        os.setxattr(copy, key, os.getxattr(fd, key))
-                os.utime(copy, ns=(looks.st_mtime_ns, looks.st_mtime_ns))
+                _take_looks(copy, fd, looks)
             finally:
                 os.close(fd)
                 os.close(copy)
@@ -840,6 +835,16 @@ def _copy_up(tree: _Tree, lowers: list[str], path: bytes) -> bool:
     finally:
         os.close(source)
     return True
+
+
+def _take_looks(fd: int, source: int, looks: os.stat_result) -> None:
+    """Give an open file or directory the owner, mode, attributes and time of another."""
+    os.fchown(fd, looks.st_uid, looks.st_gid)
+    os.fchmod(fd, S_IMODE(looks.st_mode))
+    for key in os.listxattr(source):
+        if ".overlay." not in key:
+            os.setxattr(fd, key, os.getxattr(source, key))
+    os.utime(fd, ns=(looks.st_mtime_ns, looks.st_mtime_ns))
 
 
 def _hidden(tree: _Tree, path: bytes) -> bool:
@@ -888,13 +893,7 @@ def _inherit(tree: _Tree, lowers: list[str], path: bytes) -> None:
         finally:
             os.close(above)
     try:
-        looks = os.fstat(source)
-        os.fchown(fd, looks.st_uid, looks.st_gid)
-        os.fchmod(fd, S_IMODE(looks.st_mode))
-        for key in os.listxattr(source):
-            if ".overlay." not in key:
-                os.setxattr(fd, key, os.getxattr(source, key))
-        os.utime(fd, ns=(looks.st_mtime_ns, looks.st_mtime_ns))
+        _take_looks(fd, source, os.fstat(source))
     finally:
         os.close(source)
 

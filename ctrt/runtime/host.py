@@ -109,6 +109,11 @@ class Host:
             reasons=reasons,
         )
 
+    @property
+    def maps_subordinate_ids(self) -> bool:
+        """Whether an ordinary user's containers get more than the user's own id."""
+        return self.newuidmap is not None and self.newgidmap is not None
+
     def id_maps(self) -> tuple[tuple[tuple[int, int, int], ...], tuple[tuple[int, int, int], ...]]:
         """The uid and gid maps of a new container: tuples of (inside, outside, count).
 
@@ -121,7 +126,7 @@ class Host:
                 ((0, uid_start, min(uid_count, ID_RANGE_COUNT)),),
                 ((0, gid_start, min(gid_count, ID_RANGE_COUNT)),),
             )
-        if self.newuidmap is None or self.newgidmap is None:
+        if not self.maps_subordinate_ids:
             return ((0, self.uid, 1),), ((0, self.gid, 1),)
 
         def extents(

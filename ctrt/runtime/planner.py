@@ -361,7 +361,7 @@ def _maps_many(extents: Extents) -> bool:
 
 def _can_set_groups(host: Host) -> bool:
     """Setgroups is denied where an unprivileged user maps the one id it has."""
-    return host.privileged or (host.newuidmap is not None and host.newgidmap is not None)
+    return host.privileged or host.maps_subordinate_ids
 
 
 def _namespaces(linux: Config) -> tuple[str, ...]:
