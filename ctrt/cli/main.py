@@ -11,23 +11,8 @@ import sys
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ctrt.engine import Engine
+    from ctrt.engine.options import Table
     from ctrt.images.pull import Progress
-
-_SUMMARIES = {
-    "run": "run a command in a new container",
-    "unshare": "run a program in new namespaces",
-    "pull": "fetch an image from its registry",
-    "images": "list the images of the store",
-    "rmi": "remove images",
-    "image": "make an image from this machine's programs",
-    "ps": "list the running containers",
-    "stop": "stop containers",
-    "graph": "draw the namespaces and mounts of a container or process",
-    "caps": "show the capability sets of a process or container",
-    "doctor": "say what this machine allows",
-    "registry": "serve the store on loopback",
-    "version": "print the version",
-}
 
 
 def main(words: list[str] | None = None) -> int:
@@ -66,6 +51,14 @@ def main(words: list[str] | None = None) -> int:
         return 125
 
 
+def _tables() -> dict[str, Table]:
+    from ctrt.engine.options import RUN, UNSHARE
+    from ctrt.engine.verbs import VERBS
+
+    tables = {"run": RUN, "unshare": UNSHARE}
+    return {**tables, **{name: verb.table for name, verb in VERBS.items()}}
+
+
 def _help() -> str:
     lines = [
         "usage: ctrt [--root DIR] VERB [options] ...",
@@ -74,7 +67,7 @@ def _help() -> str:
         "",
         "verbs:",
     ]
-    lines += [f"  {verb:10}{summary}" for verb, summary in _SUMMARIES.items()]
+    lines += [f"  {verb:10}{table.summary}" for verb, table in _tables().items()]
     lines += [
         "",
         "--root names the directory of another store than the usual one (as CTRT_ROOT does).",
@@ -98,7 +91,7 @@ def _do(root: str | None, verb: str, rest: list[str]) -> int:
     if verb not in VERBS:
         import difflib
 
-        near = difflib.get_close_matches(verb, list(_SUMMARIES), 1)
+        near = difflib.get_close_matches(verb, list(_tables()), 1)
         hint = f"did you mean {near[0]}?" if near else "see ctrt --help"
         raise CtrtError(f"there is no verb {verb!r}; {hint}")
     if "--help" in rest:

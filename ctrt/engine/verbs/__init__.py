@@ -1,0 +1,16 @@
+"""Every verb but run, unshare and caps as a function: for the command line and for `%ctrt`.
+
+A verb takes an engine, its parsed words and a `report` for progress, and returns a value whose
+`str()` is what a terminal shows; in a notebook the same value shows itself richly. A module here
+holds the verbs about one subject.
+"""
+
+from __future__ import annotations
+
+from ctrt.engine.verbs import containers, images, seeing
+from ctrt.engine.verbs.base import Listing, Text, Verb
+
+__all__ = ["VERBS", "Listing", "Text", "Verb"]
+
+VERBS = {verb.table.verb: verb for room in (images, containers, seeing) for verb in room.VERBS}
+"""The verbs by name; run and unshare, which stream, are the caller's own."""

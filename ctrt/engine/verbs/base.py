@@ -1,0 +1,100 @@
+"""What every verb is made of: its options, its function, and the values that it returns."""
+
+from __future__ import annotations
+
+from ctrt.errors import CtrtError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from typing import Any
+
+    from ctrt.engine import Engine
+    from ctrt.engine.options import Table, Values
+    from ctrt.images.pull import Progress
+
+    Report = Callable[[Progress], object] | None
+
+NONE = range(1)
+ONE = range(1, 2)
+MANY = range(1, 1 << 20)
+
+
+class Listing:
+    """Rows under headings, for `ps` and its kin: a table in a terminal and in a notebook."""
+
+    def __init__(self, headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+        self.headings = tuple(headings)
+        self.rows = tuple(tuple(row) for row in rows)
+
+    def __str__(self) -> str:
+        table = [self.headings, *self.rows]
+        widths = [max(len(row[column]) for row in table) for column in range(len(self.headings))]
+        return "\n".join(
+            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+            for row in table
+        )
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        import html
+
+        def line(cells: Sequence[str], tag: str) -> str:
+            return "".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in cells)
+
+        body = "".join(f"<tr>{line(row, 'td')}</tr>" for row in self.rows)
+        return (
+            f"<table><thead><tr>{line(self.headings, 'th')}</tr></thead>"
+            f"<tbody>{body}</tbody></table>"
+        )
+
+
+class Text:
+    """Plain words as the result of a verb."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+
+    def __str__(self) -> str:
+        return self.text
+
+    __repr__ = __str__
+
+
+class Verb:
+    """A verb: its options, and the function that does it."""
+
+    def __init__(
+        self, table: Table, function: Callable[[Engine, Values, Report], Any], operands: range
+    ) -> None:
+        self.table = table
+        self._function = function
+        self._operands = operands
+
+    def __call__(self, engine: Engine, words: Sequence[str], report: Report = None) -> Any:
+        """Parse the words and do it; raises CtrtError."""
+        values = self.table.parse(words, interspersed=True)
+        if len(values.operands) not in self._operands:
+            raise CtrtError(
+                f"{self.table.verb}: expected {self.table.operands or 'no operand'}, "
+                f"got {' '.join(values.operands) or 'nothing'}"
+            )
+        return self._function(engine, values, report)
+
+
+def size_text(number: int) -> str:
+    """A number of bytes for a person."""
+    value = float(number)
+    for unit in ("B", "kB", "MB", "GB"):
+        if value < 1000 or unit == "GB":
+            break
+        value /= 1000
+    return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
+
+
+def json_text(value: Any) -> Text:
+    """A value as indented JSON."""
+    import json
+
+    return Text(json.dumps(value, indent=1))

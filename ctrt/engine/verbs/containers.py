@@ -1,0 +1,65 @@
+"""The verbs about containers and the machine they run on."""
+
+from __future__ import annotations
+
+from ctrt.engine.options import Option, Table
+from ctrt.engine.verbs.base import MANY, NONE, Listing, Text, Verb
+from ctrt.errors import CtrtError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ctrt.engine import Engine
+    from ctrt.engine.options import Values
+    from ctrt.engine.verbs.base import Report
+
+
+def _familiar(reference: str) -> str:
+    from ctrt.oci.reference import parse
+
+    return parse(reference).familiar()
+
+
+def _ps(engine: Engine, _values: Values, _report: Report) -> Listing:
+    rows = [
+        (state["name"], _familiar(state["image"]), " ".join(state["command"]), str(state["pid"]))
+        for state in engine.states()
+    ]
+    return Listing(("NAME", "IMAGE", "COMMAND", "PID"), rows)
+
+
+def _stop(engine: Engine, values: Values, _report: Report) -> Text:
+    if not values.time.isdecimal():
+        raise CtrtError(f"stop: --time {values.time!r} is not a number of seconds")
+    pids = {name: engine.pid_of(name) for name in values.operands}
+    for name in values.operands:
+        engine.stop(name, pids[name], float(values.time))
+    return Text("\n".join(values.operands))
+
+
+def _doctor(engine: Engine, _values: Values, _report: Report) -> Listing:
+    from ctrt.engine.doctor import examine
+
+    return Listing(("WHAT", "HERE", "MEANS"), examine(engine))
+
+
+def _version(_engine: Engine, _values: Values, _report: Report) -> Text:
+    from ctrt import __version__
+
+    return Text(f"ctrt {__version__}")
+
+
+VERBS = [
+    Verb(Table("ps", "List the running containers.", "", []), _ps, NONE),
+    Verb(
+        Table(
+            "stop",
+            "Stop containers: SIGTERM first, SIGKILL after a time.",
+            "CONTAINER...",
+            [Option("-t --time", "seconds before SIGKILL", metavar="SECONDS", default="10")],
+        ),
+        _stop,
+        MANY,
+    ),
+    Verb(Table("doctor", "Say what this machine allows.", "", []), _doctor, NONE),
+    Verb(Table("version", "Print the version.", "", []), _version, NONE),
+]
