@@ -28,6 +28,14 @@ _ACTIONS = {
     "SCMP_ACT_NOTIFY": 0x7FC00000,
 }
 _WITH_DATA = ("SCMP_ACT_ERRNO", "SCMP_ACT_TRACE")
+ARCHITECTURES = tuple(
+    "SCMP_ARCH_" + name
+    for name in (
+        "AARCH64 ARM LOONGARCH64 M68K MIPS MIPS64 MIPS64N32 MIPSEL MIPSEL64 MIPSEL64N32 PARISC "
+        "PARISC64 PPC PPC64 PPC64LE RISCV64 S390 S390X SH SHEB X32 X86 X86_64"
+    ).split()
+)
+"""The names of the specification; an older libseccomp knows fewer."""
 _COMPARE = {
     "SCMP_CMP_NE": 1,
     "SCMP_CMP_LT": 2,
@@ -39,7 +47,7 @@ _COMPARE = {
 }
 _ATTRIBUTE_NO_NEW_PRIVS = 3
 _ATTRIBUTE_OPTIMIZE = 8
-_EPERM, _EEXIST = 1, 17
+_EPERM, _EEXIST, _EINVAL, _EDOM = 1, 17, 22, 33
 _NO_SUCH_SYSCALL = -1
 
 
@@ -85,6 +93,18 @@ def _libseccomp() -> ctypes.CDLL:
     return _library
 
 
+class _Version(ctypes.Structure):
+    _fields_ = [(name, ctypes.c_uint) for name in ("major", "minor", "micro")]
+
+
+def library_version() -> str:
+    """The version of libseccomp, such as "2.5.4". Raises SeccompError where there is none."""
+    get = _libseccomp().seccomp_version
+    get.restype = ctypes.POINTER(_Version)
+    version = get().contents
+    return f"{version.major}.{version.minor}.{version.micro}"
+
+
 def _expect(value: Any, kind: type, place: str) -> Any:
     if not isinstance(value, kind):
         word = "an object" if kind is dict else "a list" if kind is list else "a string"
@@ -107,6 +127,8 @@ def _action(name: object, errno_ret: object, place: str) -> int:
         if not isinstance(number, int) or not 0 <= number <= 0xFFFF:
             raise SeccompError(f"{place}: errnoRet must be a number from 0 to 65535")
         value |= number
+    elif errno_ret:
+        raise SeccompError(f"{place}: errnoRet does not go with {name}")
     return value
 
 
@@ -122,6 +144,11 @@ def compile_profile(profile: dict[str, Any]) -> bytes:
     default = _action(
         profile.get("defaultAction"), profile.get("defaultErrnoRet"), "seccomp.defaultAction"
     )
+    if default == _ACTIONS["SCMP_ACT_NOTIFY"]:
+        raise SeccompError(
+            "seccomp.defaultAction: SCMP_ACT_NOTIFY would stop the runtime itself; "
+            "name the calls to notify in syscalls"
+        )
     context = library.seccomp_init(default)
     if not context:
         raise SeccompError("seccomp.defaultAction: libseccomp refuses it")
@@ -133,15 +160,7 @@ def compile_profile(profile: dict[str, Any]) -> bytes:
         for index, name in enumerate(
             _expect(profile.get("architectures") or [], list, "seccomp.architectures")
         ):
-            short = str(name).removeprefix("SCMP_ARCH_").lower()
-            token = library.seccomp_arch_resolve_name(short.encode())
-            if token == 0:
-                raise SeccompError(
-                    f"seccomp.architectures[{index}]: {name!r} is not an architecture"
-                )
-            result = library.seccomp_arch_add(context, token)
-            if result not in (0, -_EEXIST):
-                raise SeccompError(f"seccomp.architectures[{index}]: {os.strerror(-result)}")
+            _add_architecture(library, context, name, f"seccomp.architectures[{index}]")
         for index, rule in enumerate(
             _expect(profile.get("syscalls") or [], list, "seccomp.syscalls")
         ):
@@ -149,6 +168,23 @@ def compile_profile(profile: dict[str, Any]) -> bytes:
         return _export(library, context)
     finally:
         library.seccomp_release(context)
+
+
+def _add_architecture(library: ctypes.CDLL, context: int, name: object, place: str) -> None:
+    if name not in ARCHITECTURES:
+        raise SeccompError(f"{place}: {name!r} is not an architecture")
+    short = str(name).removeprefix("SCMP_ARCH_").lower()
+    token = library.seccomp_arch_resolve_name(short.encode())
+    if token == 0:
+        return  # one that this libseccomp does not know yet, so no program of it runs here
+    result = library.seccomp_arch_add(context, token)
+    if result == -_EDOM:
+        raise SeccompError(
+            f"{place}: {name} has another byte order than this machine, "
+            "and one filter cannot have both"
+        )
+    if result not in (0, -_EEXIST):
+        raise SeccompError(f"{place}: {name}: {os.strerror(-result)}")
 
 
 def _add_rule(
@@ -159,7 +195,7 @@ def _add_rule(
         if rule.get(key):
             raise SeccompError(
                 f"{place}.{key}: conditions are for Docker's own form of profiles; "
-                "write the rules that apply, as the OCI runtime specification has them"
+                "profiles.resolve() makes an OCI profile of one"
             )
     action = _action(rule.get("action"), rule.get("errnoRet"), f"{place}.action")
     if action == default:

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import struct
 
 import pytest
 
 from ctrt.engine.config import DEFAULT_CAPABILITIES
-from ctrt.linux import filters, seccomp
+from ctrt.linux import filters, profiles, seccomp
+from ctrt.oci import spec
 from ctrt.runtime import seccomp_default
 
 pytestmark = pytest.mark.skipif(
@@ -176,9 +178,18 @@ def test_clone_makes_threads_and_children_but_no_namespaces(default, machine, fl
     assert got == ALLOW or got in (EPERM, ENOSYS)
 
 
-@pytest.mark.parametrize(("family", "allowed"), [(1, 1), (2, 1), (10, 1), (16, 1), (40, 0)])
-def test_sockets_of_every_family_but_vsock(default, machine, family, allowed):
+@pytest.mark.parametrize(
+    ("family", "allowed"),
+    [(1, 1), (2, 1), (10, 1), (16, 1), (37, 1), (38, 0), (39, 1), (40, 0), (41, 1), (44, 1)],
+)
+def test_sockets_of_every_family_but_alg_and_vsock(default, machine, family, allowed):
     assert (ask(default, machine, "socket", family, 1, 0) == ALLOW) == bool(allowed)
+
+
+@pytest.mark.parametrize("operation", [1, 2, 3, 9, 18])
+def test_no_socketcall(default, operation):
+    """libseccomp makes a rule for socketcall of each one for socket; ours must win over those."""
+    assert run_bpf(default, 102, (operation, 0x1000), I386) == EPERM
 
 
 @pytest.mark.parametrize(
@@ -358,6 +369,106 @@ def test_calls_that_nobody_knows_are_left_out():
     assert run_bpf(compiled(rule), 83) == EPERM
 
 
+def test_every_architecture_of_the_specification_is_taken_or_told_of():
+    big_endian = "MIPS MIPS64 MIPS64N32 PARISC PARISC64 PPC PPC64 S390 S390X M68K SHEB".split()
+    rule = {"names": ["mkdir"], "action": "SCMP_ACT_ERRNO"}
+    for name in spec.ARCHITECTURES:
+        if name.removeprefix("SCMP_ARCH_") not in big_endian:
+            assert run_bpf(compiled(rule, architectures=[name]), 83) == EPERM
+    for name in ("SCMP_ARCH_S390X", "SCMP_ARCH_PPC64", "SCMP_ARCH_MIPS"):
+        with pytest.raises(filters.SeccompError, match="has another byte order"):
+            compiled(rule, architectures=[name])
+    assert set(spec.ARCHITECTURES) == set(seccomp.ARCHITECTURES)
+
+
+def test_the_library_has_a_version():
+    assert re.fullmatch(r"\d+\.\d+\.\d+", seccomp.library_version())
+
+
+# --- Docker's form ------------------
+
+CONDITIONAL = {
+    "defaultAction": "SCMP_ACT_ERRNO",
+    "defaultErrnoRet": 38,
+    "defaultErrno": "ENOSYS",
+    "archMap": [
+        {"architecture": "SCMP_ARCH_X86_64", "subArchitectures": ["SCMP_ARCH_X86"]},
+        {"architecture": "SCMP_ARCH_AARCH64", "subArchitectures": ["SCMP_ARCH_ARM"]},
+    ],
+    "syscalls": [
+        {"names": ["read"], "action": "SCMP_ACT_ALLOW", "args": [], "includes": {}, "excludes": {}},
+        {"name": "write", "action": "SCMP_ACT_ALLOW", "args": None},
+        {"names": ["bpf"], "action": "SCMP_ACT_ALLOW", "includes": {"caps": ["CAP_A", "CAP_B"]}},
+        {"names": ["bpf"], "action": "SCMP_ACT_ERRNO", "excludes": {"caps": ["CAP_A", "CAP_B"]}},
+        {"names": ["arm"], "action": "SCMP_ACT_ALLOW", "includes": {"arches": ["arm64", "arm"]}},
+        {"names": ["amd"], "action": "SCMP_ACT_ALLOW", "includes": {"arches": ["amd64"]}},
+        {"names": ["new"], "action": "SCMP_ACT_ALLOW", "includes": {"minKernel": "5.10"}},
+    ],
+}
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "machine", "release", "names"),
+    [
+        ([], "x86_64", "6.1.0-56-amd64", ["read", "write", "-bpf", "amd", "new"]),
+        (["CAP_A"], "x86_64", "5.9", ["read", "write", "amd"]),
+        (["CAP_A", "CAP_B"], "aarch64", "5.10.0", ["read", "write", "bpf", "arm", "new"]),
+        ([], "riscv64", "4.19.5+", ["read", "write", "-bpf"]),
+    ],
+)
+def test_conditions_are_resolved(capabilities, machine, release, names):
+    found = profiles.resolve(CONDITIONAL, capabilities, machine, release)
+    assert [
+        ("-" if rule["action"] == "SCMP_ACT_ERRNO" else "") + rule["names"][0]
+        for rule in found["syscalls"]
+    ] == names
+    assert spec.seccomp(found)["defaultErrnoRet"] == 38
+    assert found["architectures"] == {
+        "x86_64": ["SCMP_ARCH_X86_64", "SCMP_ARCH_X86"],
+        "aarch64": ["SCMP_ARCH_AARCH64", "SCMP_ARCH_ARM"],
+    }.get(machine, [])
+
+
+def test_a_condition_that_nobody_knows_is_an_error():
+    rule = {"names": ["x"], "action": "SCMP_ACT_ALLOW", "includes": {"phase": ["full moon"]}}
+    with pytest.raises(ValueError, match=r"^syscalls\[0\]\.includes\.phase is not a condition"):
+        profiles.resolve({**CONDITIONAL, "syscalls": [rule]}, [], "x86_64", "6.1")
+    rule = {**rule, "includes": {"minKernel": "new"}}
+    with pytest.raises(ValueError, match=r'minKernel is "new", not a version such as "4\.8"'):
+        profiles.resolve({**CONDITIONAL, "syscalls": [rule]}, [], "x86_64", "6.1")
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"syscalls": "read"}, "syscalls is not a list of objects"),
+        ({"syscalls": ["read"]}, "syscalls is not a list of objects"),
+        ({"archMap": {}, "syscalls": [{"includes": []}]}, None),
+        ({"archMap": [5]}, "archMap is not a list of objects"),
+        ({"syscalls": [{"names": [], "includes": ["CAP_A"]}]}, "syscalls[0].includes is not an ob"),
+        (
+            {"syscalls": [{"excludes": {"caps": "CAP_A"}}]},
+            "syscalls[0].excludes.caps is not a list",
+        ),
+        ({"syscalls": [{"includes": {"minKernel": 5}}]}, "includes.minKernel is not a string"),
+    ],
+)
+def test_a_profile_of_docker_s_form_and_another_shape(changes, words):
+    changed = {**CONDITIONAL, **changes}
+    if words is None:
+        profiles.resolve(changed, [], "x86_64", "6.1")
+        return
+    with pytest.raises(ValueError, match=re.escape(words)):
+        profiles.resolve(changed, [], "x86_64", "6.1")
+
+
+def test_an_oci_profile_has_no_conditions():
+    assert profiles.is_conditional(CONDITIONAL)
+    assert not profiles.is_conditional(profile())
+
+
+# --- what is wrong ------------------
+
 PLAIN = {"names": ["mkdir"], "action": "SCMP_ACT_ERRNO"}
 BAD = {
     "action": ({"syscalls": [PLAIN, {**PLAIN, "action": "X"}]}, "seccomp.syscalls[1].action: 'X'"),
@@ -382,6 +493,22 @@ BAD = {
     "value": (
         {"syscalls": [{**PLAIN, "args": [{"index": 0, "value": 1 << 64, "op": "SCMP_CMP_EQ"}]}]},
         "seccomp.syscalls[0].args[0].value: 18446744073709551616 is not a number from 0 to ",
+    ),
+    "errno of another action": (
+        {"syscalls": [{**PLAIN, "action": "SCMP_ACT_KILL", "errnoRet": 5}]},
+        "seccomp.syscalls[0].action: errnoRet does not go with SCMP_ACT_KILL",
+    ),
+    "default errno of another action": (
+        {"defaultErrnoRet": 5},
+        "seccomp.defaultAction: errnoRet does not go with SCMP_ACT_ALLOW",
+    ),
+    "notify": (
+        {"defaultAction": "SCMP_ACT_NOTIFY"},
+        "seccomp.defaultAction: SCMP_ACT_NOTIFY would stop the runtime itself",
+    ),
+    "byte order": (
+        {"architectures": ["SCMP_ARCH_S390X"]},
+        "seccomp.architectures[0]: SCMP_ARCH_S390X has another byte order than this machine",
     ),
     "conditions": (
         {"syscalls": [PLAIN, {**PLAIN, "includes": {"caps": ["CAP_SYS_ADMIN"]}}]},
