@@ -45,6 +45,7 @@ CLONE_NEWIPC = 0x08000000
 CLONE_NEWUSER = 0x10000000
 CLONE_NEWPID = 0x20000000
 CLONE_NEWNET = 0x40000000
+CLONE_PARENT = 0x00008000
 CLONE_INTO_CGROUP = 0x200000000
 
 NAMESPACE_FLAGS = {
@@ -60,6 +61,8 @@ NAMESPACE_FLAGS = {
 """Namespace types as the OCI runtime specification names them, with their clone(2) flags."""
 
 # linux/mount.h
+MS_RDONLY = 1
+MS_MOVE = 0x2000
 MS_REC = 0x4000
 MS_UNBINDABLE = 1 << 17
 MS_PRIVATE = 1 << 18
@@ -115,8 +118,22 @@ CLOSE_RANGE_CLOEXEC = 4
 
 # Source: the kernel's unistd_64.h; numbers from 424 on are the same on every machine.
 _NUMBERS = {
-    "x86_64": {"pivot_root": 155, "capget": 125, "capset": 126, "seccomp": 317, "ptrace": 101},
-    "aarch64": {"pivot_root": 41, "capget": 90, "capset": 91, "seccomp": 277, "ptrace": 117},
+    "x86_64": {
+        "pivot_root": 155,
+        "capget": 125,
+        "capset": 126,
+        "seccomp": 317,
+        "ptrace": 101,
+        "keyctl": 250,
+    },
+    "aarch64": {
+        "pivot_root": 41,
+        "capget": 90,
+        "capset": 91,
+        "seccomp": 277,
+        "ptrace": 117,
+        "keyctl": 219,
+    },
 }
 _COMMON = {
     "pidfd_send_signal": 424,
@@ -202,11 +219,13 @@ _clone3 = function(_libc, "syscall", C_LONG, C_LONG, C_POINTER, C_ULONG, holding
 def clone3(flags: int, cgroup: int = -1) -> tuple[int, int]:
     """Make a child as fork(2) does, in new namespaces: (pid, pidfd), or (0, -1) in the child.
 
-    `cgroup` is a descriptor of a cgroup2 directory that the child is born in. The caller must
-    be single-threaded. Source: clone(2).
+    `cgroup` is a descriptor of a cgroup2 directory that the child is born in. With CLONE_PARENT
+    it is the caller's sibling. The caller must be single-threaded. Source: clone(2).
     """
     pidfd = C_INT(-1)
-    arguments = _CloneArgs(flags=flags | CLONE_PIDFD, exit_signal=17)
+    # A sibling ends with the signal that its creator ends with: another may not be given.
+    signal = 0 if flags & CLONE_PARENT else 17
+    arguments = _CloneArgs(flags=flags | CLONE_PIDFD, exit_signal=signal)
     arguments.pidfd = addressof(pidfd)
     if cgroup >= 0:
         arguments.flags |= CLONE_INTO_CGROUP
@@ -255,6 +274,7 @@ def close_range(first: int, last: int, flags: int) -> None:
 
 _mount = _function("mount", C_TEXT, C_TEXT, C_TEXT, C_ULONG, C_TEXT)
 _umount2 = _function("umount2", C_TEXT, C_INT)
+_fstatfs = _function("fstatfs", C_INT, C_POINTER)
 _pivot_root = _syscall("pivot_root", C_TEXT, C_TEXT)
 _open_tree = _syscall("open_tree", C_INT, C_TEXT, C_UINT)
 _move_mount = _syscall("move_mount", C_INT, C_TEXT, C_INT, C_TEXT, C_UINT)
@@ -345,6 +365,19 @@ def mount_setattr(
 # --- paths ----------------------------------------------------------------------------------
 
 
+PROC_SUPER_MAGIC = 0x9FA0
+"""linux/magic.h"""
+
+_StatFs = C_ULONG * 32
+
+
+def file_system_of(descriptor: int) -> int:
+    """The magic number of the file system that a descriptor is on: fstatfs(2)."""
+    found = _StatFs()
+    _fstatfs(descriptor, byref(found))
+    return int(found[0])
+
+
 class _OpenHow(Structure):
     _fields_ = tuple((name, C_UINT64) for name in ("flags", "mode", "resolve"))
 
@@ -363,10 +396,12 @@ def openat2(directory: int, path: str, flags: int, resolve: int, mode: int = 0) 
 
 _prctl = _function("prctl", C_INT, *[C_ULONG] * 4)
 _sethostname = _function("sethostname", C_TEXT, C_ULONG)
+_setdomainname = _function("setdomainname", C_TEXT, C_ULONG)
 _socket = _function("socket", C_INT, C_INT, C_INT)
 _ioctl = _function("ioctl", C_INT, C_ULONG, C_TEXT)
 _seccomp = _syscall("seccomp", C_UINT, C_UINT, C_POINTER)
 _ptrace = _syscall("ptrace", C_LONG, C_LONG, C_LONG, C_LONG)
+_keyctl = _syscall("keyctl", C_INT, C_TEXT)
 _capget = _syscall("capget", C_POINTER, C_POINTER)
 _capset = _syscall("capset", C_POINTER, C_POINTER)
 
@@ -382,6 +417,12 @@ def sethostname(name: str) -> None:
     _sethostname(encoded, len(encoded))
 
 
+def setdomainname(name: str) -> None:
+    """Set the NIS domain name of the caller's UTS namespace: setdomainname(2)."""
+    encoded = _path(name)
+    _setdomainname(encoded, len(encoded))
+
+
 class _SockFprog(Structure):
     _fields_ = (
         ("len", C_USHORT),
@@ -395,9 +436,20 @@ def seccomp_filter(program: bytes, flags: int = 0) -> int:
     return _seccomp(SECCOMP_SET_MODE_FILTER, flags, byref(fprog))
 
 
+def join_session_keyring(name: str) -> int:
+    """Join (or make) the session keyring of that name, or a new one for "": keyctl(2)."""
+    KEYCTL_JOIN_SESSION_KEYRING = 1  # noqa: N806
+    return _keyctl(KEYCTL_JOIN_SESSION_KEYRING, _path(name) or None)
+
+
 def ptrace(request: int, pid: int = 0) -> None:
     """Trace a process, as far as PTRACE_TRACEME and PTRACE_DETACH go: ptrace(2)."""
     _ptrace(request, pid, 0, 0)
+
+
+def namespace_type(descriptor: int) -> int:
+    """The kind of the namespace of a descriptor, as its clone(2) flag: ioctl_nsfs(2)."""
+    return _ioctl(descriptor, 0xB703, None)
 
 
 def loopback_up() -> None:

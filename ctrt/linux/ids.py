@@ -39,6 +39,28 @@ def all_mapped() -> bool:
         return False
 
 
+def mapped(kind: str) -> tuple[tuple[int, int, int], ...]:
+    """The id map of this process's user namespace: (inside, outside, count) of each extent.
+
+    `kind` is "uid" or "gid". Source: user_namespaces(7).
+    """
+    try:
+        with open(f"/proc/self/{kind}_map") as file:
+            rows = [line.split() for line in file.read().splitlines()]
+    except OSError:
+        return ()
+    return tuple((int(row[0]), int(row[1]), int(row[2])) for row in rows if len(row) == 3)
+
+
+def setgroups_allowed() -> bool:
+    """Whether setgroups(2) may be called in this process's user namespace."""
+    try:
+        with open("/proc/self/setgroups") as file:
+            return file.read().strip() == "allow"
+    except OSError:
+        return True
+
+
 def user_name(uid: int) -> str:
     """The name of a user id, or its number where it has none."""
     import pwd

@@ -36,7 +36,12 @@ def step_error(plan: Plan, step: int, call: int, errno: int, words: str) -> Step
     if operation == "exec":
         status = 127 if errno in (_ENOENT, _ENOTDIR) else 126
         sentence = _exec_sentence(plan, failed.calls[call][1], failed.calls[call][2], errno, words)
-    elif operation in ("clone", "unshare") and errno in (_EPERM, _ENOSPC, _EUSERS):
+    elif (
+        # With more members the call joins namespaces, which fails for other reasons.
+        operation in ("clone", "unshare")
+        and len(failed.calls[call]) <= 3
+        and errno in (_EPERM, _ENOSPC, _EUSERS)
+    ):
         sentence = _clone_sentence(errno, words)
     elif operation == "chdir":
         sentence = (

@@ -132,9 +132,11 @@ _ATTRIBUTES = {
     k.MOUNT_ATTR_NOEXEC: "noexec",
     k.MOUNT_ATTR_NOATIME: "noatime",
     k.MOUNT_ATTR_STRICTATIME: "strictatime",
+    k.MOUNT_ATTR_NODIRATIME: "nodiratime",
     k.MOUNT_ATTR_NOSYMFOLLOW: "nosymfollow",
 }
 _PROPAGATION = {
+    k.MS_REC: "MS_REC",
     k.MS_PRIVATE: "MS_PRIVATE",
     k.MS_SLAVE: "MS_SLAVE",
     k.MS_SHARED: "MS_SHARED",
@@ -143,12 +145,16 @@ _PROPAGATION = {
 
 
 _PLAIN = {
+    "await_start": "wait for the start",
     "deny_setgroups": 'write("/proc/PID/setgroups", "deny")',
     "die_with_parent": "prctl(PR_SET_PDEATHSIG, SIGKILL)",
     "loopback_up": 'ioctl(SIOCSIFFLAGS, "lo", IFF_UP)',
     "no_new_privileges": "prctl(PR_SET_NO_NEW_PRIVS, 1)",
+    "move_root": 'mount(".", "/", "", MS_MOVE, ""); chroot(".")',
+    "not_dumpable": "prctl(PR_SET_DUMPABLE, 0)",
     "own_descriptors": "unshare(CLONE_FILES)",
-    "pivot": 'pivot_root(".", "."); umount2(".", MNT_DETACH)',
+    "pivot": 'pivot_root(".", "."); mount("", ".", "", MS_REC|MS_SLAVE, ""); '
+    'umount2(".", MNT_DETACH)',
     "read_only_root": "mount_setattr(root, MOUNT_ATTR_RDONLY)",
     "session": "setsid()",
     "signals": "sigaction(SIGPIPE, SIG_DFL), ...; sigprocmask(SIG_SETMASK, [])",
@@ -170,7 +176,17 @@ def describe(call: Call) -> str:
     name, *a = call
     if name == "clone":
         into = "|CLONE_INTO_CGROUP" if a[1] else ""
+        if len(a) > 2:
+            names = ", ".join(name for name, _ in a[2])
+            score = (
+                f'write("/proc/self/oom_score_adj", "{a[3]}"); '
+                if a[3:] and a[3] is not None
+                else ""
+            )
+            return f"{score}setns({names}); clone3({_flags(a[0], _CLONE_FLAGS)}|CLONE_PARENT{into})"
         return f"clone3({_flags(a[0], _CLONE_FLAGS)}{into})"
+    if name == "join":
+        return "; ".join(f"setns({fd}, {_flags(flag, _CLONE_FLAGS)})" for fd, flag in a[0])
     if name == "unshare":
         return f"unshare({_flags(a[0], _CLONE_FLAGS)})"
     if name == "map_ids":
@@ -178,17 +194,53 @@ def describe(call: Call) -> str:
         by = f"{os.path.basename(a[2])}: " if a[2] else ""
         return f'{by}write("/proc/PID/{a[0]}_map", "{extents}")'
     if name == "propagation":
-        return f'mount("", {_quoted(a[0])}, "", MS_REC|{_flags(a[1], _PROPAGATION)}, "")'
+        return f'mount("", {_quoted(a[0])}, "", {_flags(a[1], _PROPAGATION)}, "")'
     if name == "file_system":
         options = ",".join(key if value == "" else f"{key}={value}" for key, value in a[1])
-        return (
-            f"fsmount({_quoted(a[0])}, {_quoted(options)}, {_flags(a[2], _ATTRIBUTES)}) -> {a[3]}"
-        )
+        shown = f"{_quoted(a[0])}, {_quoted(options)}, {_flags(a[2], _ATTRIBUTES)}"
+        instead = f" or open_tree({_quoted(a[5])})" if len(a) > 5 and a[5] else ""
+        return f"fsmount({shown}){instead} -> {a[3]}"
     if name == "bind":
         recursive = "|AT_RECURSIVE" if a[1] else ""
-        return f"open_tree({_quoted(a[0])}, OPEN_TREE_CLONE{recursive}) -> {a[4]}"
+        return f"open_tree({_quoted(a[0])}, OPEN_TREE_CLONE{recursive}) -> {a[2]}"
+    if name == "bind_as_caller":
+        return "setns(PID, CLONE_NEWNS); " + "; ".join(
+            describe(("bind", *source)) for source in a[0]
+        )
+    if name == "bind_cgroup":
+        names = ",".join(value or key for key, value in a[1])
+        return f"open_tree({_quoted(f'our cgroup of {names or a[0]}')}, OPEN_TREE_CLONE) -> {a[3]}"
+    if name in ("attributes", "attributes_below"):
+        cleared = _flags(a[2], _ATTRIBUTES) if a[2] else "0"
+        recursive = ", AT_RECURSIVE" if a[3] else ""
+        where = a[0] if name == "attributes" else _quoted(a[0])
+        return (
+            f"mount_setattr({where}, set {_flags(a[1], _ATTRIBUTES)}, clear {cleared}{recursive})"
+        )
+    if name == "idmap":
+        recursive = ", AT_RECURSIVE" if a[2] else ""
+        return f"mount_setattr({a[0]}, MOUNT_ATTR_IDMAP of {a[1]}{recursive})"
     if name == "attach":
-        return f"move_mount({a[0]}, {_quoted(a[1])})"
+        types = [
+            f"; mount_setattr({a[0]}, {_flags(flag, _PROPAGATION)}{', AT_RECURSIVE' * recursive})"
+            for flag, recursive in (a[2] if len(a) > 2 else ())
+        ]
+        return f"move_mount({a[0]}, {_quoted(a[1])}){''.join(types)}"
+    if name == "node":
+        return f"mknod({_quoted(a[0])}, {a[1]:#o}, {a[2][0]}:{a[2][1]})"
+    if name == "sysctl":
+        return "; ".join(f"write({_quoted('/proc/sys/' + key)}, {_quoted(v)})" for key, v in a[0])
+    if name == "rlimits":
+        return "; ".join(f"prlimit(PID, {limit}, {soft}, {hard})" for limit, soft, hard in a[0])
+    if name == "hooks":
+        return f"{a[0]}: {'; '.join(hook[0] for hook in a[1])}"
+    if name == "find_program":
+        return f"find {a[0][0]}"
+    if name == "open_id_maps":
+        if not a[0] and not a[1]:
+            return f'open("/proc/PID/ns/user") -> {a[2]}'
+        extents = ", ".join(f"{inside} {outside} {count}" for inside, outside, count in a[0])
+        return f"clone3(CLONE_NEWUSER); uid_map {extents} -> {a[2]}"
     if name == "limit_bounding":
         return f"prctl(PR_CAPBSET_DROP, all but {a[0]:#x})"
     if name in _PLAIN:
@@ -199,14 +251,13 @@ def describe(call: Call) -> str:
         return "; ".join(f"symlink({_quoted(t)}, {_quoted(f'{a[0]}/{n}')})" for n, t in a[1])
     if name == "mkdir":
         return f"mkdir({_quoted(a[0])}, {a[1]:#o})"
-    if name == "write_below":
-        return f"write({_quoted(a[0])}, {_quoted(a[1])})"
     if name == "write":
         return f"write({_quoted(a[0])})"
     if name == "overlay":
         return f'fsmount("overlay", {len(a[0])} lower layers, upper{", idmapped" if a[3] else ""})'
     if name == "seccomp":
-        return f"seccomp(SECCOMP_SET_MODE_FILTER, {len(a[0]) // 8} instructions)"
+        flags = f", flags {a[1]:#x}" if len(a) > 1 and a[1] else ""
+        return f"seccomp(SECCOMP_SET_MODE_FILTER, {len(a[0]) // 8} instructions{flags})"
     if name == "exec":
         return f"execve({', '.join(_quoted(argument) for argument in a[0])})"
     if name == "capabilities":

@@ -52,6 +52,7 @@ MAPS = {
 }
 USERNS = [name for name in HOSTS if name != "root"]
 LAYERS = planner.Layers(("/layers/top", "/layers/base"), "/root/containers/box")
+CGROUP = {"destination": "/sys/fs/cgroup", "type": "cgroup", "options": ["ro", "nosuid"]}
 KINDS = ("user", "mount", "pid", "network", "uts", "ipc", "cgroup")
 
 
@@ -106,6 +107,69 @@ def planned(name, config=None, **keywords):
     return planner.container(config or configuration(name), HOSTS[name], LAYERS, **keywords)
 
 
+def bundle(name="root", process=None, mounts=(), keywords=None, **linux):
+    """The plan of a bundle's container."""
+    config = configuration(name)
+    config["process"].update(process or {})
+    config["mounts"] += mounts
+    config["linux"].update(linux)
+    keywords = {"subject": "box", **(keywords or {})}
+    host = keywords.pop("host", HOSTS[name])
+    config.update(keywords.pop("config", {}))
+    return planner.container(config, host, planner.Directory("/b/rootfs"), **keywords)
+
+
+HOOK = {"path": "/bin/hook", "args": ["hook", "x"], "env": ["A=b"], "timeout": 5}
+HOOKS = {
+    kind: [HOOK] for kind in ("prestart", "createRuntime", "createContainer", "startContainer")
+}
+
+
+def everything():
+    """Plans that between them have every call that a configuration can bring about."""
+    host = Host(
+        uid=0, gid=0, privileged=True, modules=("apparmor",), limits={}, cgroup_v1=(), cgroup=None
+    )
+    kinds = [*({"type": kind} for kind in ("mount", "pid", "time", "cgroup", "ipc", "network"))]
+    yield bundle(
+        process={
+            "rlimits": [{"type": "RLIMIT_NOFILE", "soft": 10, "hard": 20}],
+            "oomScoreAdj": 100,
+            "scheduler": {"policy": "SCHED_BATCH", "nice": 5, "flags": ["SCHED_FLAG_RECLAIM"]},
+            "ioPriority": {"class": "IOPRIO_CLASS_BE", "priority": 4},
+            "apparmorProfile": "box",
+            "user": {"uid": 5, "gid": 6, "umask": 0o77},
+        },
+        mounts=[
+            {"destination": "/t", "type": "tmpfs", "options": ["ro", "tmpcopyup"]},
+            {"destination": "/i", "source": "/s", "options": ["rbind", "ridmap", "rslave"]},
+        ],
+        keywords={
+            "host": host,
+            "wait": True,
+            "terminal": True,
+            "pivot": False,
+            "config": {"hooks": HOOKS, "domainname": "example.org"},
+        },
+        namespaces=[*kinds, {"type": "uts", "path": "/run/ns/uts"}],
+        timeOffsets={"boottime": {"secs": 5}},
+        netDevices={"eth7": {"name": "eth0"}},
+        personality={"domain": "LINUX32"},
+        memoryPolicy={"mode": "MPOL_BIND", "nodes": "0"},
+        rootfsPropagation="rshared",
+    )
+    hybrid = Host(uid=0, gid=0, privileged=True, cgroup_v1=(("pids", "cgroup", (("pids", ""),)),))
+    yield bundle(
+        mounts=[CGROUP],
+        keywords={"host": hybrid, "config": {"hostname": ""}},
+        sysctl={},
+        namespaces=[{"type": "mount"}],
+    )
+    target = planner.Target(77, start_time=5, cgroup="/cg/box", cgroups_v1=("/cg/pids/box",))
+    process = {"args": ["sh"], "cwd": "/", "execCPUAffinity": {"initial": "0", "final": "0-1"}}
+    yield planner.enter(process, target, host, subject="box", seccomp=b"12345678")
+
+
 def order(plan):
     return [(step.where, step.name) for step in plan.steps]
 
@@ -145,8 +209,8 @@ def test_a_helper_alone_is_as_good_as_none():
 INSIDE_TAIL = [
     (INSIDE, "mount /proc"),
     (INSIDE, "mount /dev"),
-    (INSIDE, "devices"),
     (INSIDE, "bind /data"),
+    (INSIDE, "devices"),
     (INSIDE, "kernel parameters"),
     (INSIDE, "read-only paths"),
     (INSIDE, "masked paths"),
@@ -154,6 +218,7 @@ INSIDE_TAIL = [
     (INSIDE, "host name"),
     (INSIDE, "pivot root"),
     (INSIDE, "descriptors"),
+    (INSIDE, "keyring"),
     (INSIDE, "capabilities"),
     (INSIDE, "no new privileges"),
     (INSIDE, "seccomp"),
@@ -167,7 +232,7 @@ ORDERS = {
         (OUTSIDE, "id maps"),
         (OUTSIDE, "layers"),
         (INSIDE, "propagation"),
-        (INSIDE, "sources of bind mounts"),
+        (OUTSIDE, "sources of bind mounts"),
         (INSIDE, "root"),
         (INSIDE, "become root inside"),
         *INSIDE_TAIL,
@@ -226,7 +291,15 @@ def test_every_step_has_a_reason_and_a_source(host_name):
 
 
 def test_what_a_host_lacks_is_noted(host_name):
-    assert planned(host_name).notes == tuple(HOSTS[host_name].reasons.values())
+    config = configuration(host_name)
+    config["process"]["user"]["additionalGids"] = []
+    assert planned(host_name, config).notes == tuple(HOSTS[host_name].reasons.values())
+
+
+def test_groups_that_cannot_be_had_are_noted():
+    assert planned("single id").notes[-1] == (
+        "additionalGids are left out: setgroups(2) is denied where only one group is mapped"
+    )
 
 
 def test_every_plan_can_be_sent(host_name):
@@ -327,7 +400,7 @@ def test_seccomp_stands_where_it_is_allowed(host_name, confined):
     config["process"]["noNewPrivileges"] = confined
     names = [step.name for step in planned(host_name, config).steps]
     tail = ["capabilities", "no new privileges", "seccomp", "exec"]
-    assert names[-4:] == (tail if confined else ["descriptors", "seccomp", "capabilities", "exec"])
+    assert names[-4:] == (tail if confined else ["keyring", "seccomp", "capabilities", "exec"])
 
 
 def test_no_filter_no_step(host_name):
@@ -346,8 +419,10 @@ def test_capability_masks():
     plan = planned("root")
     both = 1 << 0 | 1 << 5
     assert plan.step("capabilities").calls == (
+        ("not_dumpable",),
         ("limit_bounding", both),
         ("capabilities", 0, 0, (5,), both, both, 0, 0),
+        ("umask", 0o022),
     )
 
 
@@ -357,8 +432,11 @@ def test_mounts_become_calls(host_name):
         ("file_system", "tmpfs", (("mode", "755"),), k.MOUNT_ATTR_NOSUID, "mount"),
         ("attach", "mount", "/dev"),
     )
+    opened = ("/home/me/data", True, "bind2")
+    as_caller = host_name == "root, id-mapped layers"
     assert plan.step("sources of bind mounts").calls == (
-        ("bind", "/home/me/data", True, k.MOUNT_ATTR_RDONLY, 0, "bind2"),
+        ("bind_as_caller", (opened,)) if as_caller else ("bind", *opened),
+        ("attributes", "bind2", k.MOUNT_ATTR_RDONLY, k.MOUNT_ATTR__ATIME, False),
     )
     assert plan.step("bind /data").calls == (("attach", "bind2", "/data"),)
 
@@ -378,19 +456,53 @@ def test_mounts_become_calls(host_name):
 def test_the_last_of_two_opposite_mount_options_counts(options, recursive, attr_set, attr_clr):
     mount = {"destination": "/x", "type": "bind", "source": "/s", "options": options}
     plan = planned("root", configuration("root", mounts=[mount]))
-    assert only(plan, "bind") == ("bind", "/s", recursive, attr_set, attr_clr, "bind0")
+    step = plan.step("sources of bind mounts")
+    assert step.calls[0] == ("bind", "/s", recursive, "bind0")
+    changed = (("attributes", "bind0", attr_set, attr_clr, False),)
+    assert step.calls[1:] == (changed if attr_set or attr_clr else ())
 
 
-def test_the_devices_come_only_with_dev(host_name):
-    plan = planned(host_name, configuration(host_name, mounts=[]))
+def test_the_devices_are_left_to_the_host_where_dev_is_its_own(host_name):
+    mount = {"destination": "/dev", "type": "bind", "source": "/dev", "options": ["rbind"]}
+    plan = planned(host_name, configuration(host_name, mounts=[mount]))
     assert "devices" not in [step.name for step in plan.steps]
+    plan = planned(host_name, configuration(host_name, mounts=[]))
+    assert "devices" in [step.name for step in plan.steps]
     assert "sources of bind mounts" not in [step.name for step in plan.steps]
 
 
-def test_cgroup_is_cgroup2():
-    mount = {"destination": "/sys/fs/cgroup", "type": "cgroup", "options": ["ro"]}
-    plan = planned("root", configuration("root", mounts=[mount]))
+def test_cgroup_is_cgroup2_where_there_is_no_other():
+    host = copy.copy(HOSTS["root"])
+    host._cgroup_v1 = ()
+    plan = planner.container(configuration("root", mounts=[CGROUP]), host, LAYERS, subject="box")
     assert only(plan, "file_system")[1] == "cgroup2"
+
+
+def test_cgroup_is_every_hierarchy_where_there_are_several():
+    host = copy.copy(HOSTS["root"])
+    host._cgroup_v1 = (
+        ("cpu,cpuacct", "cgroup", (("cpu", ""), ("cpuacct", ""))),
+        ("systemd", "cgroup", (("none", ""), ("name", "systemd"))),
+        ("unified", "cgroup2", ()),
+    )
+    config = configuration("root", mounts=[CGROUP])
+    plan = planner.container(config, host, LAYERS, subject="box")
+    calls = plan.step("mount /sys/fs/cgroup").calls
+    flags = k.MOUNT_ATTR_NOSUID | k.MOUNT_ATTR_RDONLY
+    hierarchy = ("file_system", "cgroup", (("none", ""), ("name", "systemd")), flags, "mount")
+    assert hierarchy in calls
+    links = (("cpu", "cpu,cpuacct"), ("cpuacct", "cpu,cpuacct"))
+    assert calls[-1] == ("symlinks", "/sys/fs/cgroup", links)
+    # The tmpfs that holds them is made read-only when nothing has to be made in it any more.
+    assert plan.step("read-only mounts").calls == (
+        ("attributes_below", "/sys/fs/cgroup", k.MOUNT_ATTR_RDONLY, 0, False),
+    )
+    config = configuration("root", mounts=[CGROUP], namespaces=[{"type": "mount"}])
+    config["linux"].pop("sysctl")
+    config["hostname"] = ""
+    plan = planner.container(config, host, LAYERS, subject="box")
+    found = [call[0] for call in plan.step("mount /sys/fs/cgroup").calls]
+    assert found.count("bind_cgroup") == 3
 
 
 def test_a_read_only_root_is_made_so_after_the_last_mount(host_name):
@@ -402,7 +514,7 @@ def test_a_read_only_root_is_made_so_after_the_last_mount(host_name):
 
 def test_without_a_network_namespace_there_is_no_loopback_to_set_up():
     kinds = [{"type": "mount"}, {"type": "pid"}]
-    plan = planned("root", configuration("root", namespaces=kinds))
+    plan = planned("root", configuration("root", namespaces=kinds, sysctl={}, hostname=""))
     assert "loopback_up" not in operations(plan)
 
 
@@ -430,10 +542,6 @@ BAD = {
         {"namespaces": [{"type": "mount"}, {"type": "pid"}, {"type": "pid"}]},
         "linux.namespaces[2]: pid is listed twice",
     ),
-    "path": (
-        {"namespaces": [{"type": "mount", "path": "/proc/1/ns/mnt"}]},
-        "linux.namespaces[0].path: joining a namespace is not offered yet",
-    ),
     "no mount namespace": (
         {"namespaces": [{"type": "pid"}]},
         "linux.namespaces: a container needs a mount namespace of its own",
@@ -442,9 +550,13 @@ BAD = {
         {"gidMappings": [{"containerID": 0, "hostID": 5, "size": 1}, {"containerID": 1}]},
         "linux.gidMappings[1]: hostID is missing",
     ),
-    "relative": (
-        bad_mount(destination="data", type="tmpfs"),
-        "mounts[1].destination: 'data' is not an absolute path",
+    "no type": (
+        bad_mount(destination="/x", type="none"),
+        "mounts[1].type: 'none' goes with the options bind and rbind only; name the file system",
+    ),
+    "no source": (
+        bad_mount(destination="/x", options=["bind"]),
+        "mounts[1].source: a bind mount needs one",
     ),
     "no destination": (
         bad_mount(type="tmpfs"),
@@ -454,12 +566,16 @@ BAD = {
         bad_mount(destination="/x", type="bind", source="/y", options=["bind", "size=1m"]),
         "mounts[1].options: 'size' does not go with a bind mount",
     ),
-    "sysfs": (
-        {
-            "namespaces": [{"type": "mount"}],
-            "mounts": [{"destination": "/sys", "type": "sysfs"}],
-        },
-        "mounts[0]: sysfs needs a network namespace of the container's own",
+    "rdt": (
+        {"intelRdt": {"closID": "x"}},
+        (
+            "linux.intelRdt: ctrt does not set up Intel RDT (cache and memory bandwidth); "
+            "remove it from the configuration"
+        ),
+    ),
+    "memory policy": (
+        {"memoryPolicy": {"mode": "MPOL_BIND", "nodes": "0-x"}},
+        "linux.memoryPolicy.nodes: '0-x' is not a list of processors such as 0-3,7",
     ),
 }
 
@@ -472,12 +588,16 @@ def test_a_bad_configuration_is_one_sentence_with_the_place(case):
     assert str(caught.value) == sentence
 
 
-def test_a_bad_capability_is_one_sentence_with_the_place():
+def test_an_unknown_capability_is_left_out_with_a_word():
     config = configuration("root")
-    config["process"]["capabilities"]["ambient"] = ["CAP_KILL", "CAP_FLY"]
-    with pytest.raises(CtrtError) as caught:
-        planned("root", config)
-    assert str(caught.value) == ("process.capabilities.ambient: there is no capability 'CAP_FLY'")
+    for name in ("permitted", "ambient"):
+        config["process"]["capabilities"][name] = ["CAP_KILL", "CAP_FLY"]
+    plan = planned("root", config)
+    assert only(plan, "capabilities")[5:] == (1 << 5, 0, 1 << 5)
+    assert plan.notes == (
+        *HOSTS["root"].reasons.values(),
+        "the capability CAP_FLY is left out: there is none of that name",
+    )
 
 
 # --- unshare ------------------
@@ -488,6 +608,7 @@ def unshared(kinds, name="single id", **keywords):
 
 
 EXEC = [("own_descriptors",), ("stdio",), ("session",), ("signals",)]
+UMASK = ("umask", 0o022)
 PROG = ("exec", ("prog", "arg"), ("A=b",))
 
 
@@ -495,7 +616,7 @@ def test_with_fork_the_clone_makes_the_namespaces():
     plan = unshared(("user", "pid"), fork=True)
     assert order(plan) == [(OUTSIDE, "clone"), (INSIDE, "exec")]
     assert only(plan, "clone") == ("clone", k.CLONE_NEWUSER | k.CLONE_NEWPID, None)
-    assert plan.step("exec").calls == (*EXEC, ("die_with_parent",), PROG)
+    assert plan.step("exec").calls == (*EXEC, ("die_with_parent",), UMASK, PROG)
 
 
 @pytest.mark.parametrize("kind", ["pid", "time"])
@@ -557,7 +678,7 @@ def test_root_maps_itself_and_denies_setgroups_as_unshare_does():
 )
 def test_propagation(word, flag):
     plan = unshared(("user", "mount"), propagation=word)
-    assert plan.step("propagation").calls == (("propagation", "/", flag),)
+    assert plan.step("propagation").calls == (("propagation", "/", k.MS_REC | flag),)
 
 
 def test_propagation_is_left_alone_where_it_is_not_ours():
@@ -575,7 +696,7 @@ def test_proc_is_mounted_after_the_propagation_and_before_the_directory():
 
 def test_a_program_can_be_let_live_and_be_traced():
     plan = unshared((), die_with_parent=False, trace=True)
-    assert plan.step("exec").calls == (*EXEC, ("trace",), PROG)
+    assert plan.step("exec").calls == (*EXEC, ("trace",), UMASK, PROG)
 
 
 def test_unshare_leaves_nothing_to_undo_and_can_be_sent(host_name):

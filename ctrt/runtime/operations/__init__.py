@@ -1,0 +1,134 @@
+"""The operations that a plan's calls name: what each does, with the kernel's words.
+
+An operation is a function of the start's `Context` and the call's members. It runs where its step
+runs; the operations inside must import nothing, since the child may have lost the right to read
+Python's files. Paths of a container are resolved below its root by openat2(2), or by descriptor.
+
+`lifecycle.py` adds those that only the OCI runtime needs: hooks, terminals, waiting.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from ctrt.runtime.operations import host, mounts, namespaces, process
+from ctrt.runtime.operations.context import OWN, Context, place, resolve
+from ctrt.runtime.operations.host import remove_below
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    Call = tuple[Any, ...]
+    Wire = tuple[tuple[str, str, tuple[Call, ...]], ...]
+
+__all__ = ["OPERATIONS", "OWN", "Context", "load", "place", "remove_below", "resolve", "undo"]
+
+_ELSEWHERE = {
+    "cgroup_": "ctrt.runtime.cgroup_operations",
+    "seccomp_": "ctrt.runtime.seccomp_notify",
+    **dict.fromkeys(
+        "bind_cgroup idmap like_target move_device move_root open_id_maps".split(),
+        "ctrt.runtime.operations.special",
+    ),
+    **dict.fromkeys(
+        "affinity io_priority label memory_policy oom_score open_label personality rlimits "
+        "scheduler".split(),
+        "ctrt.runtime.operations.traits",
+    ),
+}
+"""Modules of operations that few plans have, by their names or how these begin."""
+
+
+class _Operations(dict[str, "Callable[..., Any]"]):
+    """The operations by name; a module is imported when one of its own is asked for first."""
+
+    def __missing__(self, name: str) -> Callable[..., Any]:
+        module = _ELSEWHERE.get(name) or _ELSEWHERE[name.partition("_")[0] + "_"]
+        __import__(module)
+        self.update(sys.modules[module].OPERATIONS)
+        return self[name]
+
+
+OPERATIONS = _Operations()
+OPERATIONS |= {
+    "attach": mounts.attach,
+    "attach_root": mounts.attach_root,
+    "attributes": mounts.attributes,
+    "attributes_below": mounts.attributes_below,
+    "become": process.become,
+    "bind": mounts.bind,
+    "bind_as_caller": mounts.bind_as_caller,
+    "capabilities": process.capability_sets,
+    "chdir": mounts.chdir,
+    "chown": host.chown,
+    "clone": namespaces.clone,
+    "deny_setgroups": namespaces.deny_setgroups,
+    "die_with_parent": process.die_with_parent,
+    "domainname": namespaces.domainname,
+    "exec": process.execute,
+    "file_system": mounts.file_system,
+    "hostname": namespaces.hostname,
+    "join": namespaces.join,
+    "keyring": process.keyring,
+    "limit_bounding": process.limit_bounding,
+    "loopback_up": namespaces.loopback_up,
+    "make_below": mounts.make_below,
+    "make_directory": host.make_directory,
+    "map_ids": namespaces.map_ids,
+    "mask": mounts.mask,
+    "mkdir": host.mkdir,
+    "no_new_privileges": process.no_new_privileges,
+    "node": mounts.node,
+    "not_dumpable": process.not_dumpable,
+    "open_directory": host.open_directory,
+    "open_namespace": namespaces.open_namespace,
+    "open_process": namespaces.open_process,
+    "overlay": mounts.overlay,
+    "own_descriptors": process.own_descriptors,
+    "own_stdio": process.own_stdio,
+    "pivot": mounts.pivot,
+    "private_parent": mounts.private_parent,
+    "propagation": mounts.propagation,
+    "read_only": mounts.read_only,
+    "read_only_root": mounts.read_only_root,
+    "remove_cgroup": host.remove_cgroup,
+    "remove_tree": host.remove_tree,
+    "seccomp": process.seccomp,
+    "session": process.session,
+    "signals": process.signals,
+    "stdio": process.stdio,
+    "symlinks": mounts.symlinks,
+    "sysctl": namespaces.sysctl,
+    "time_offsets": namespaces.time_offsets,
+    "trace": process.trace,
+    "umask": process.umask,
+    "unshare": namespaces.unshare,
+    "write": host.write,
+}
+
+
+def load(plan: Wire) -> None:
+    """Import what the operations of a plan need: inside, it would be too late."""
+    for _, _, calls in plan:
+        for call in calls:
+            OPERATIONS[call[0]]
+
+
+def undo(calls: tuple[Call, ...]) -> None:
+    """Take back what a plan did; what is not there any more is no error.
+
+    Raises the first OSError of another kind, after all the calls were tried.
+    """
+    context = Context({})
+    failed: OSError | None = None
+    for call in calls:
+        try:
+            OPERATIONS[call[0]](context, *call[1:])
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            failed = failed or error
+    if failed is not None:
+        raise failed

@@ -1,0 +1,172 @@
+"""Operations on the process: descriptors, identity, limits, filters, and the exec."""
+
+from __future__ import annotations
+
+import _signal
+import os
+import select
+
+from ctrt.linux import calls as k
+from ctrt.linux import capabilities
+from ctrt.runtime.operations.context import ENOENT, ENOTDIR, OWN, Context
+
+_SIGKILL = 9
+_EACCES = 13
+_ENOSYS, _EDQUOT = 38, 122
+
+
+def own_descriptors(context: Context) -> None:
+    """Give up the shared descriptor table, and tell the other side."""
+    k.unshare(k.CLONE_FILES)
+    os.close(context.go[1])
+    os.close(context.back[0])
+    os.write(context.back[1], OWN)
+
+
+def stdio(context: Context) -> None:
+    """Put the named descriptors on 0, 1 and 2, and mark all but the preserved to close on exec."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if context.fds[name] == number:
+            os.set_inheritable(number, True)
+        else:
+            os.dup2(context.fds[name], number, inheritable=True)
+    first = 3 + context.preserved
+    for number in range(3, first):
+        os.set_inheritable(number, True)
+    k.close_range(first, 0xFFFFFFFF, k.CLOSE_RANGE_CLOEXEC)
+
+
+def signals(context: Context) -> None:
+    """Default dispositions and an empty mask: Python ignores two, and exec would keep that."""
+    for number in (
+        _signal.SIGPIPE,
+        _signal.SIGXFSZ,
+        _signal.SIGHUP,
+        _signal.SIGINT,
+        _signal.SIGTERM,
+    ):
+        _signal.signal(number, _signal.SIG_DFL)
+    _signal.pthread_sigmask(_signal.SIG_SETMASK, ())
+
+
+def session(context: Context) -> None:
+    """Begin a session of one's own."""
+    os.setsid()
+
+
+def die_with_parent(context: Context) -> None:
+    """Ask to be killed when the parent dies."""
+    k.prctl(k.PR_SET_PDEATHSIG, _SIGKILL)
+    # A parent that died before this call cannot be told by getppid(2): it is in another pid
+    # namespace. But nobody holds the other end of the pipe any more.
+    poll = select.poll()
+    poll.register(context.back[1], 0)
+    if poll.poll(0):
+        os._exit(125)
+
+
+def become(context: Context, uid: int, gid: int, groups: tuple[int, ...] | None) -> None:
+    """Become a user, with these supplementary groups unless they are None."""
+    if groups is not None:
+        os.setgroups(groups)
+    os.setresgid(gid, gid, gid)
+    os.setresuid(uid, uid, uid)
+
+
+def own_stdio(context: Context, uid: int) -> None:
+    """Give standard input, output and error to the user, except devices that all share."""
+    for number in range(3):
+        try:
+            found = os.fstat(number)
+            is_device = found.st_mode & 0o170000 in (0o020000, 0o060000)
+            if found.st_uid == uid or (is_device and not os.isatty(number)):
+                continue
+            # The group stays: a terminal's is that of devpts.
+            os.fchown(number, uid, -1)
+        except OSError:
+            pass  # a read-only file system, an id that is not mapped, a stream of another's
+
+
+def keyring(context: Context, name: str) -> None:
+    """Join a session keyring, so that the caller's keys stay the caller's: keyrings(7)."""
+    try:
+        k.join_session_keyring(name)
+    except k.KernelError as error:
+        # Kernels without keys, callers whose filter refuses the call, and a full quota.
+        if error.errno not in (_ENOSYS, 1, _EACCES, _EDQUOT):
+            raise
+
+
+def umask(context: Context, mask: int) -> None:
+    """Set the mask of new files' modes."""
+    os.umask(mask)
+
+
+def not_dumpable(context: Context) -> None:
+    """Until the exec nobody in the container may look into this process: prctl(2)."""
+    k.prctl(k.PR_SET_DUMPABLE, 0)
+
+
+def limit_bounding(context: Context, bounding: int) -> None:
+    """Drop all capabilities but these from the bounding set."""
+    capabilities.limit_bounding(bounding)
+
+
+def capability_sets(
+    context: Context,
+    uid: int,
+    gid: int,
+    groups: tuple[int, ...] | None,
+    effective: int,
+    permitted: int,
+    inheritable: int,
+    ambient: int,
+) -> None:
+    """Become the user and keep just these sets; what the process lacks is left out."""
+    k.prctl(k.PR_SET_KEEPCAPS, 1)
+    become(context, uid, gid, groups)
+    held = k.capget()[1]
+    k.capset(effective & held, permitted & held, inheritable & held)
+    capabilities.set_ambient(ambient & permitted & inheritable & held)
+    k.prctl(k.PR_SET_KEEPCAPS, 0)
+
+
+def no_new_privileges(context: Context) -> None:
+    """No exec gives more than there is now."""
+    k.prctl(k.PR_SET_NO_NEW_PRIVS, 1)
+
+
+def seccomp(context: Context, program: bytes, flags: int = 0) -> None:
+    """Load a compiled filter."""
+    k.seccomp_filter(program, flags)
+
+
+def trace(context: Context) -> None:
+    """Stop at the first instruction of the next program."""
+    k.ptrace(k.PTRACE_TRACEME)
+
+
+def execute(context: Context, arguments: tuple[str, ...], environment: tuple[str, ...]) -> None:
+    """Become the program; a name without a slash is searched in PATH of `environment`."""
+    variables = dict(entry.split("=", 1) for entry in environment if "=" in entry)
+    name = arguments[0]
+    denied: OSError | None = None
+    failed: OSError = FileNotFoundError(ENOENT, os.strerror(ENOENT), name)
+    for path in candidates(name, variables):
+        try:
+            os.execve(path, arguments, variables)
+        except OSError as error:
+            error.filename = path
+            if error.errno not in (ENOENT, ENOTDIR):
+                denied = denied or error
+            elif "/" in name:
+                failed = error
+    raise denied or failed
+
+
+def candidates(name: str, variables: dict[str, str]) -> list[str]:
+    """The paths that a program's name may stand for."""
+    if "/" in name:
+        return [name]
+    search = variables.get("PATH") or "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+    return [f"{directory or '.'}/{name}" for directory in search.split(":")]

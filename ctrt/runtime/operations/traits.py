@@ -1,0 +1,102 @@
+"""Operations on a process that few configurations ask for: limits, scheduling, labels."""
+
+from __future__ import annotations
+
+import os
+
+from ctrt.linux import calls as k
+from ctrt.linux import tasks
+from ctrt.runtime.operations.context import EINVAL, Context
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+# --- outside: what the process may have no right to set itself ---------------------------------
+
+
+def rlimits(context: Context, limits: tuple[tuple[str, int, int], ...]) -> None:
+    """Set resource limits of the child: (name, soft, hard)."""
+    for name, soft, hard in limits:
+        try:
+            tasks.prlimit(context.pid, tasks.RLIMITS[name], (soft, hard))
+        except k.KernelError as error:
+            error.call += f" of {name}"
+            raise
+
+
+def oom_score(context: Context, score: int) -> None:
+    """Set how soon the kernel takes the child when memory runs out: proc_pid_oom_score_adj(5)."""
+    descriptor = os.open(f"/proc/{context.pid}/oom_score_adj", os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        os.write(descriptor, str(score).encode())
+    finally:
+        os.close(descriptor)
+
+
+def scheduler(
+    context: Context,
+    policy: int,
+    flags: int,
+    nice: int,
+    priority: int,
+    deadline: tuple[int, int, int],
+) -> None:
+    """Set the child's scheduling policy: sched(7)."""
+    tasks.sched_setattr(context.pid, policy, flags, nice, priority, deadline)
+
+
+def io_priority(context: Context, io_class: int, level: int) -> None:
+    """Set the child's I/O priority: ioprio_set(2)."""
+    tasks.ioprio_set(context.pid, io_class, level)
+
+
+def affinity(context: Context, cpus: tuple[int, ...]) -> None:
+    """Set the processors that the child may run on: sched_setaffinity(2)."""
+    os.sched_setaffinity(context.pid, cpus)
+
+
+# --- inside ------------------------------------------------------------------------------------
+
+
+def open_label(context: Context, module: str) -> None:
+    """Open where a security module is told the label of the next program: proc_pid_attr(5)."""
+    path = f"/proc/thread-self/attr/{module}/exec" if module else "/proc/thread-self/attr/exec"
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        descriptor = os.open("/proc/thread-self/attr/exec", os.O_WRONLY | os.O_CLOEXEC)
+    if k.file_system_of(descriptor) != k.PROC_SUPER_MAGIC:
+        os.close(descriptor)
+        raise OSError(EINVAL, "/proc is not procfs", path)
+    context.fds["label"] = descriptor
+
+
+def label(context: Context, text: str) -> None:
+    """Name the label that the next program has."""
+    os.write(context.fds["label"], text.encode())
+    os.close(context.fds.pop("label"))
+
+
+def personality(context: Context, domain: int) -> None:
+    """Set the execution domain."""
+    tasks.personality(domain)
+
+
+def memory_policy(context: Context, mode: int, nodes: tuple[int, ...]) -> None:
+    """Set the NUMA memory policy."""
+    tasks.set_mempolicy(mode, nodes)
+
+
+OPERATIONS: dict[str, Callable[..., None]] = {
+    "affinity": affinity,
+    "io_priority": io_priority,
+    "label": label,
+    "memory_policy": memory_policy,
+    "oom_score": oom_score,
+    "open_label": open_label,
+    "personality": personality,
+    "rlimits": rlimits,
+    "scheduler": scheduler,
+}

@@ -1,0 +1,143 @@
+"""The plan of another process in a running container: exec."""
+
+from __future__ import annotations
+
+from ctrt.runtime.plan import INSIDE, OUTSIDE, Plan, Step
+from ctrt.runtime.planner import process as planned
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from ctrt.runtime.host import Host
+
+    Call = tuple[Any, ...]
+    Config = dict[str, Any]
+
+
+class Target:
+    """A running container, as far as one must know it to enter it.
+
+    `pid` is its first process, `start_time` when that began (clock ticks since boot, 0 where it
+    is not known), `cgroups` the directories of its cgroups: the one of cgroup v2, which a process
+    can be born in, and those of v1, which it is moved to. `config` is the
+    container's configuration: its seccomp profile and flags count for every process.
+    """
+
+    __slots__ = ("cgroup", "cgroups_v1", "config", "pid", "start_time")
+
+    def __init__(
+        self,
+        pid: int,
+        *,
+        start_time: int = 0,
+        cgroup: str | None = None,
+        cgroups_v1: tuple[str, ...] = (),
+        config: Config | None = None,
+    ) -> None:
+        self.pid = pid
+        self.start_time = start_time
+        self.cgroup = cgroup
+        self.cgroups_v1 = cgroups_v1
+        self.config = config or {}
+
+    @property
+    def in_userns(self) -> bool:
+        """Whether the container has a user namespace that is not the caller's."""
+        entries = (self.config.get("linux") or {}).get("namespaces") or ()
+        return any(entry.get("type") == "user" for entry in entries)
+
+
+def enter(
+    process: Config,
+    target: Target,
+    host: Host,
+    *,
+    subject: str,
+    seccomp: bytes | None = None,
+    wait: bool = False,
+    terminal: bool = False,
+    keyring: bool = True,
+    trace: bool = False,
+    die: bool = False,
+) -> Plan:
+    """The plan of a process that joins a container.
+
+    `process` is an OCI process (config.md, Process), `subject` what the container is called in
+    errors. With `die` the process is killed when its parent dies. Raises CtrtError for what
+    cannot be planned.
+    """
+    notes: list[str] = []
+    linux = target.config.get("linux") or {}
+    opened, written = planned.label_steps(process, {}, host)
+    calls: list[Call] = [("open_process", target.pid, target.start_time, "target")]
+    into = None
+    if target.cgroup:
+        calls.append(("open_directory", target.cgroup, "cgroup"))
+        into = "cgroup"
+    initial = (process.get("execCPUAffinity") or {}).get("initial")
+    steps = [
+        Step(
+            "container",
+            OUTSIDE,
+            calls,
+            why="by descriptor, it can be no other process that got its number meanwhile",
+            source="pidfd_open(2)",
+        ),
+        *planned.agent_channel(linux, seccomp),
+        Step(
+            "clone",
+            OUTSIDE,
+            [("clone", 0, into, (("target", 0),), planned.oom_value(process, host, notes))],
+            why="a process in between joins all the container's namespaces, for joining pid and "
+            "user namespaces cannot be taken back, and its child becomes ours",
+            source="setns(2), clone(2)",
+            needs="CAP_SYS_ADMIN in the user namespaces that own them",
+        ),
+    ]
+    outside: list[Call] = []
+    if initial:
+        outside.append(("affinity", planned.cpus(initial, "process.execCPUAffinity.initial")))
+    if target.cgroups_v1:
+        outside.append(("cgroup_attach", target.cgroups_v1))
+    if outside:
+        steps.append(
+            Step(
+                "cgroups",
+                OUTSIDE,
+                outside,
+                why="the process counts as one of the container's",
+                source="cgroups(7)",
+            )
+        )
+    steps += opened
+    cwd = process.get("cwd") or "/"
+    steps.append(
+        Step(
+            "directory",
+            INSIDE,
+            [("become", 0, 0, None), ("chdir", cwd)] if target.in_userns else [("chdir", cwd)],
+            why="below the container's root, which came with its mount namespace",
+            source="setns(2), openat2(2)",
+        )
+    )
+    steps += planned.limits(process, host, notes, entering=True)
+    size = {"consoleSize": process.get("consoleSize"), "bind": False} if terminal else None
+    steps += planned.descriptors(terminal=size, user=process.get("user") or {})
+    before, last = planned.identity(
+        process,
+        linux,
+        host,
+        notes,
+        in_userns=target.in_userns,
+        seccomp=seccomp,
+        keyring=keyring,
+        label=written,
+        status="running",
+    )
+    steps += before
+    if wait:
+        steps += planned.waiting(process)
+    steps += last
+    steps.append(planned.program(process, trace=trace, die=die))
+    return Plan(steps, tuple(notes), subject)

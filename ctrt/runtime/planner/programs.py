@@ -1,0 +1,150 @@
+"""Plans of programs of the host's in new namespaces: unshare(1), and what cleans up."""
+
+from __future__ import annotations
+
+from ctrt.linux import calls as k
+from ctrt.runtime.plan import INSIDE, OUTSIDE, Plan, Step
+from ctrt.runtime.planner.namespaces import (
+    can_set_groups,
+    clone_needs,
+    flags_of,
+    id_maps,
+    made,
+    maps_many,
+)
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from ctrt.runtime.host import Host
+
+    Extents = tuple[tuple[int, int, int], ...]
+
+_NO_SUID_DEV_EXEC = k.MOUNT_ATTR_NOSUID | k.MOUNT_ATTR_NODEV | k.MOUNT_ATTR_NOEXEC
+
+
+def unshare(
+    kinds: tuple[str, ...],
+    arguments: tuple[str, ...],
+    environment: tuple[str, ...],
+    host: Host,
+    *,
+    fork: bool = False,
+    uid_map: Extents = (),
+    gid_map: Extents = (),
+    deny_setgroups: bool = False,
+    propagation: str = "private",
+    mount_proc: str | None = None,
+    directory: str | None = None,
+    die_with_parent: bool = True,
+    trace: bool = False,
+) -> Plan:
+    """The plan of unshare(1): a program in new namespaces, on the host's files.
+
+    `kinds` are namespace types as the OCI specification names them. Without `fork` the program
+    itself stays in the old pid and time namespaces, and its children are in the new ones: that
+    is what unshare(2) does. `uid_map` and `gid_map` are tuples of (inside, outside, count).
+    """
+    flags = flags_of(kinds)
+    steps = []
+    if fork or not flags & (k.CLONE_NEWPID | k.CLONE_NEWTIME):
+        steps.append(made(kinds, None))
+    else:
+        steps.append(
+            Step(
+                "clone",
+                OUTSIDE,
+                [("clone", 0, None)],
+                why="a child does the rest, so that the caller's namespaces stay as they are",
+                source="clone(2)",
+            )
+        )
+        steps.append(
+            Step(
+                "unshare",
+                INSIDE,
+                [("unshare", flags)],
+                why="without --fork only the children of the program enter the new pid namespace",
+                source="unshare(2)",
+                needs=clone_needs(kinds),
+            )
+        )
+    if uid_map or gid_map:
+        steps.append(id_maps(uid_map, gid_map, host, deny_setgroups=deny_setgroups))
+        # Credentials are taken anew, so that the ids inside are the mapped ones from the start.
+        groups: tuple[int, ...] | None = () if maps_many(gid_map) and can_set_groups(host) else None
+        if uid_map and gid_map:
+            steps.append(
+                Step(
+                    "become the mapped user",
+                    INSIDE,
+                    [("become", uid_map[0][0], gid_map[0][0], groups)],
+                    why="the program starts as the first id of the map",
+                    source="user_namespaces(7)",
+                )
+            )
+    if "mount" in kinds and propagation != "unchanged":
+        flag = {"private": k.MS_PRIVATE, "slave": k.MS_SLAVE, "shared": k.MS_SHARED}[propagation]
+        steps.append(
+            Step(
+                "propagation",
+                INSIDE,
+                [("propagation", "/", k.MS_REC | flag)],
+                why=f"every mount becomes {propagation}, as unshare(1) does it",
+                source="mount_namespaces(7)",
+            )
+        )
+    if mount_proc is not None:
+        steps.append(
+            Step(
+                f"mount {mount_proc}",
+                INSIDE,
+                [
+                    ("file_system", "proc", (), _NO_SUID_DEV_EXEC, "mount"),
+                    ("attach", "mount", mount_proc),
+                ],
+                why="/proc shows the processes of the pid namespace that it was mounted in",
+                source="pid_namespaces(7)",
+                needs="a pid namespace of one's own, and no masked path below the old /proc",
+            )
+        )
+    if directory is not None:
+        steps.append(
+            Step("directory", INSIDE, [("chdir", directory)], why="--wd", source="unshare(1)")
+        )
+    calls: list[tuple[Any, ...]] = [("own_descriptors",), ("stdio",), ("session",), ("signals",)]
+    if die_with_parent:
+        calls.append(("die_with_parent",))
+    if trace:
+        calls.append(("trace",))
+    calls += [("umask", 0o022), ("exec", arguments, environment)]
+    steps.append(
+        Step(
+            "exec",
+            INSIDE,
+            calls,
+            why="the program takes the place of the prepared process",
+            source="execve(2)",
+        )
+    )
+    return Plan(steps)
+
+
+def removal_plan(path: str, uid_map: Extents, gid_map: Extents, host: Host) -> Plan:
+    """The plan that empties a directory of files that belong to subordinate ids."""
+    program = ("/bin/sh", "-c", 'cd "$1" && rm -rf upper work', "sh", path)
+    return in_user_namespace(program, ("PATH=/usr/bin:/bin",), uid_map, gid_map, host)
+
+
+def in_user_namespace(
+    arguments: tuple[str, ...],
+    environment: tuple[str, ...],
+    uid_map: Extents,
+    gid_map: Extents,
+    host: Host,
+) -> Plan:
+    """The plan of a program of the host's that runs as root of a user namespace."""
+    return unshare(
+        ("user",), arguments, environment, host, fork=True, uid_map=uid_map, gid_map=gid_map
+    )

@@ -1,0 +1,491 @@
+"""Mounts of a configuration, as the kernel lists them for the container and for the host."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+from bundles import Runtime
+
+SLEEP = ("sleep", "1000")
+NAME = f"config-{os.getpid()}"
+
+
+class Mount(NamedTuple):
+    point: str
+    options: list[str]
+    fields: list[str]
+    fstype: str
+    super_options: list[str]
+
+
+def mounts(text: str) -> dict[str, Mount]:
+    """A mountinfo file by mount points; of several at one point the last."""
+    found = {}
+    for line in text.splitlines():
+        before, _, after = line.partition(" - ")
+        words, (fstype, _, rest) = before.split(), after.split(" ", 2)
+        found[words[4]] = Mount(words[4], words[5].split(","), words[6:], fstype, rest.split(","))
+    return found
+
+
+def seen(runtime: Runtime, change: Any) -> dict[str, Mount]:
+    """The mounts of a container, read from outside."""
+    runtime.config(*SLEEP, change=change)
+    runtime.quiet("run", "--detach", NAME)
+    found = mounts(Path(f"/proc/{runtime.pid(NAME)}/mountinfo").read_text())
+    runtime.call("delete", "--force", NAME)
+    return found
+
+
+def mounting(*entries: dict[str, Any], **linux: Any) -> Any:
+    def change(config: dict[str, Any]) -> None:
+        config["mounts"] += entries
+        config["linux"].update(linux)
+
+    return change
+
+
+def say(runtime: Runtime, script: str, change: Any) -> str:
+    runtime.config("sh", "-c", script, change=change)
+    return runtime.call("run", NAME).stdout
+
+
+@pytest.fixture
+def source(runtime: Runtime) -> Iterator[Path]:
+    """A tree of two mounts of the host's, the upper one shared."""
+    top = runtime.home / "source"
+    top.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "source", top], check=True)
+    try:
+        (top / "below").mkdir()
+        (top / "file").write_text("of the host\n")
+        subprocess.run(["mount", "-t", "tmpfs", "below", top / "below"], check=True)
+        for path in (top / "below", top):
+            subprocess.run(["mount", "--make-private", path], check=True)
+        yield top
+    finally:
+        subprocess.run(["umount", "-R", top], check=True)
+
+
+# --- options ------------------------------------------------------------------------------------
+
+OPTIONS = {
+    "ro": "ro",
+    "nosuid": "nosuid",
+    "nodev": "nodev",
+    "noexec": "noexec",
+    "noatime": "noatime",
+    "nodiratime": "nodiratime",
+    "nosymfollow": "nosymfollow",
+    "relatime": "relatime",
+}
+
+
+@pytest.mark.parametrize("fstype", ["tmpfs", "bind", "rbind"])
+def test_options_of_one_mount(runtime: Runtime, source: Path, fstype: str) -> None:
+    entries = []
+    for option in OPTIONS:
+        if fstype == "tmpfs":
+            entry = {"type": "tmpfs", "source": "tmpfs", "options": [option]}
+        else:
+            entry = {"type": "none", "source": str(source), "options": [fstype, option]}
+        entries.append({"destination": f"/m/{option}", **entry})
+    found = seen(runtime, mounting(*entries))
+    for option, shown in OPTIONS.items():
+        assert shown in found[f"/m/{option}"].options
+        if fstype == "rbind" and option != "relatime":
+            assert shown not in found[f"/m/{option}/below"].options, "for the mount itself alone"
+    assert "strictatime" not in found["/m/ro"].options
+
+
+@pytest.mark.parametrize("option", ["ro", "nosuid", "nodev", "noexec", "nosymfollow", "noatime"])
+def test_recursive_options_reach_the_mounts_below(
+    runtime: Runtime, source: Path, option: str
+) -> None:
+    entry = {
+        "destination": "/m",
+        "type": "bind",
+        "source": str(source),
+        "options": ["rbind", f"r{option}"],
+    }
+    found = seen(runtime, mounting(entry))
+    assert option in found["/m"].options
+    assert option in found["/m/below"].options
+    host = mounts(Path("/proc/self/mountinfo").read_text())
+    assert option not in host[str(source)].options
+
+
+def test_an_option_is_taken_back_by_its_opposite(runtime: Runtime, source: Path) -> None:
+    subprocess.run(["mount", "-o", "remount,bind,noexec,ro", source], check=True)
+    entry = {
+        "destination": "/m",
+        "type": "bind",
+        "source": str(source),
+        "options": ["bind", "exec", "nosuid", "suid"],
+    }
+    found = seen(runtime, mounting(entry))
+    # What nothing is said of stays as it was on the host.
+    assert "ro" in found["/m"].options
+    assert not {"noexec", "nosuid"} & set(found["/m"].options)
+
+
+def test_data_goes_to_the_file_system_and_its_refusal_comes_back(runtime: Runtime) -> None:
+    entry = {
+        "destination": "/m",
+        "type": "tmpfs",
+        "source": "mine",
+        "options": ["size=64k", "mode=1770", "nr_inodes=20", "lazytime"],
+    }
+    found = seen(runtime, mounting(entry))["/m"]
+    assert {"size=64k", "mode=1770", "nr_inodes=20", "lazytime"} <= set(found.super_options)
+    entry["options"] = ["bogus=1"]
+    runtime.config("true", change=mounting(entry))
+    done = runtime.call("run", NAME, check=False)
+    assert "bogus" in done.stderr
+    assert '"mount /m"' in done.stderr
+
+
+def test_targets_are_made_inside_the_root(both: Runtime) -> None:
+    (both.rootfs / "tmp" / "link").symlink_to("/tmp/../../../../tmp/aim")
+    os.lchown(both.rootfs / "tmp" / "link", *(both.user or (0, 0)))
+    try:
+        found = seen(
+            both,
+            mounting(
+                {"destination": "/deep/er/est", "type": "tmpfs", "source": "tmpfs"},
+                {
+                    "destination": "/deep/file",
+                    "type": "bind",
+                    "source": "/etc/hostname",
+                    "options": ["bind"],
+                },
+                {"destination": "/tmp/link", "type": "tmpfs", "source": "tmpfs"},
+                {"destination": "relative", "type": "tmpfs", "source": "tmpfs"},
+            ),
+        )
+        assert {"/deep/er/est", "/deep/file", "/tmp/aim", "/relative"} <= set(found)
+        assert not os.path.exists("/tmp/aim")
+    finally:
+        subprocess.run(["rm", "-rf", both.rootfs / "deep", both.rootfs / "relative"], check=True)
+        subprocess.run(
+            ["rm", "-rf", *(both.rootfs / "tmp" / n for n in ("link", "aim"))], check=True
+        )
+
+
+def test_a_bind_mount_of_nothing_names_it(runtime: Runtime) -> None:
+    entry = {"destination": "/m", "type": "bind", "source": "/no/where", "options": ["bind"]}
+    runtime.config("true", change=mounting(entry))
+    done = runtime.call("run", NAME, check=False)
+    assert done.returncode == 1
+    assert "/no/where: No such file or directory" in done.stderr
+
+
+def test_a_tmpfs_takes_the_mode_and_the_content_of_what_it_hides(runtime: Runtime) -> None:
+    top = runtime.rootfs / "copied"
+    (top / "inner").mkdir(parents=True)
+    top.chmod(0o1751)
+    try:
+        (top / "inner" / "file").write_text("content\n")
+        (top / "inner" / "file").chmod(0o640)
+        os.chown(top / "inner" / "file", 5, 6)
+        (top / "link").symlink_to("inner/file")
+        entry = {"destination": "/copied", "type": "tmpfs", "source": "tmpfs"}
+        script = "stat -c '%a %u:%g %n' /copied /copied/* /copied/inner/*; cat /copied/link"
+        assert say(runtime, "stat -c %a /copied; ls /copied", mounting(entry)) == "1751\n"
+        said = say(runtime, script, mounting({**entry, "options": ["tmpcopyup", "ro"]}))
+        assert said.splitlines() == [
+            *("1751 0:0 /copied", "755 0:0 /copied/inner", "777 0:0 /copied/link"),
+            *("640 5:6 /copied/inner/file", "content"),
+        ]
+        said = say(
+            runtime,
+            "touch /copied/x 2>/dev/null; stat -c %a /copied",
+            mounting({**entry, "options": ["ro", "mode=700"]}),
+        )
+        assert said == "700\n"
+    finally:
+        subprocess.run(["rm", "-rf", top], check=True)
+
+
+# --- propagation ----------------------------------------------------------------------------------
+
+# What runc makes of each: (options of the mount, rootfsPropagation) -> optional fields, where
+# HOST is the group of the host's mount and NEW another one.
+PROPAGATION = {
+    ((), "rprivate"): [],
+    ((), "slave"): ["shared:HOST"],
+    ((), "shared"): ["shared:HOST"],
+    (("shared",), "rprivate"): ["shared:NEW"],
+    (("rshared",), "rprivate"): ["shared:NEW"],
+    (("shared",), "slave"): ["shared:HOST"],
+    (("rshared",), "shared"): ["shared:HOST"],
+    (("slave",), "rprivate"): [],
+    (("rslave",), "slave"): ["master:HOST"],
+    (("slave",), "shared"): ["master:HOST"],
+    (("slave", "shared"), "rprivate"): ["shared:NEW"],
+    (("slave", "shared"), "shared"): ["shared:NEW", "master:HOST"],
+    (("rslave", "rshared"), "slave"): ["shared:NEW", "master:HOST"],
+    (("shared", "slave"), "shared"): ["master:HOST"],
+    (("private",), "shared"): [],
+    (("rprivate",), "slave"): [],
+    (("unbindable",), "shared"): ["unbindable"],
+    (("runbindable",), "rprivate"): ["unbindable"],
+    ((), None): ["master:HOST"],
+    ((), "rslave"): ["master:HOST"],
+}
+
+
+@pytest.mark.parametrize("root", [None, "rprivate", "slave", "rslave", "shared"])
+def test_propagation_of_mounts(runtime: Runtime, source: Path, root: str | None) -> None:
+    subprocess.run(["mount", "--make-shared", source], check=True)
+    group = mounts(Path("/proc/self/mountinfo").read_text())[str(source)].fields[0].split(":")[1]
+    cases = {"+".join(case[0]) or "plain": case for case in PROPAGATION if case[1] == root}
+    entries = [
+        {
+            "destination": f"/m/{name}",
+            "type": "bind",
+            "source": str(source),
+            "options": ["rbind", *case[0]],
+        }
+        for name, case in cases.items()
+    ]
+    linux = {"rootfsPropagation": root} if root else {}
+    found = seen(runtime, mounting(*entries, **linux))
+    named = {}
+    for name in cases:
+        fields = [field.partition(":") for field in found[f"/m/{name}"].fields]
+        named[name] = [
+            f"{key}:{'HOST' if number == group else 'NEW'}" if number else key
+            for key, _, number in fields
+            if key != "propagate_from"
+        ]
+    assert named == {name: PROPAGATION[case] for name, case in cases.items()}
+
+
+@pytest.mark.parametrize(
+    ("word", "fields"),
+    [
+        ("private", []),
+        ("rprivate", []),
+        ("slave", []),
+        ("shared", ["shared"]),
+        ("rshared", ["shared"]),
+        ("unbindable", ["unbindable"]),
+        ("runbindable", ["unbindable"]),
+    ],
+)
+def test_propagation_of_the_root(runtime: Runtime, word: str, fields: list[str]) -> None:
+    found = seen(runtime, mounting(rootfsPropagation=word))
+    assert [field.partition(":")[0] for field in found["/"].fields] == fields
+    # A proc that is mounted below stays where it was mounted: nothing reached the host.
+    host = Path("/proc/self/mountinfo").read_text()
+    assert str(runtime.rootfs) not in host
+    assert str(runtime.bundle) not in host
+
+
+def test_a_mount_of_the_host_comes_into_a_slave_and_none_goes_out(
+    runtime: Runtime, source: Path
+) -> None:
+    subprocess.run(["mount", "--make-shared", source], check=True)
+    entry = {
+        "destination": "/m",
+        "type": "bind",
+        "source": str(source),
+        "options": ["rbind", "rslave"],
+    }
+    runtime.config(*SLEEP, change=mounting(entry))
+    runtime.quiet("run", "--detach", NAME)
+    (source / "later").mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "later", source / "later"], check=True)
+    inside = mounts(Path(f"/proc/{runtime.pid(NAME)}/mountinfo").read_text())
+    assert inside["/m/later"].fstype == "tmpfs"
+
+
+# --- idmapped -------------------------------------------------------------------------------------
+
+
+def test_id_mapped_mounts_show_other_owners(runtime: Runtime, source: Path) -> None:
+    os.chown(source / "file", 5, 6)
+    (source / "below" / "file").write_text("")
+    os.chown(source / "below" / "file", 5, 6)
+
+    def maps(first: int) -> list[dict[str, int]]:
+        return [{"containerID": 0, "hostID": first, "size": 1000}]
+
+    entry = {"destination": "/m", "type": "bind", "source": str(source)}
+    cases = (
+        (["rbind", "idmap"], "10005:20006 5:6"),
+        (["rbind", "ridmap"], "10005:20006 10005:20006"),
+        (["rbind"], "10005:20006 5:6"),
+    )
+    for options, expected in cases:
+        mapped = {**entry, "options": options, "uidMappings": maps(10000)}
+        mapped["gidMappings"] = maps(20000)
+        script = "stat -c %u:%g /m/file /m/below/file"
+        assert say(runtime, script, mounting(mapped)).split() == expected.split()
+
+
+def test_id_mapped_mounts_take_the_container_s_own_maps(
+    runtime: Runtime, source: Path, place: Path
+) -> None:
+    os.chown(source / "file", 5, 6)
+    ids = [{"containerID": 0, "hostID": 524288, "size": 65536}]
+
+    def change(config: dict[str, Any]) -> None:
+        config["linux"]["namespaces"].append({"type": "user"})
+        config["linux"]["uidMappings"] = config["linux"]["gidMappings"] = ids
+        config["mounts"].append(
+            {
+                "destination": "/tmp",
+                "type": "bind",
+                "source": str(source),
+                "options": ["bind", "idmap"],
+            }
+        )
+
+    script = "stat -c %u:%g /tmp/file; echo new > /tmp/new && stat -c %u:%g /tmp/new"
+    assert say(runtime, script, change).split() == ["5:6", "0:0"]
+    assert os.stat(source / "new").st_uid == 0, "on disk it is root's"
+
+
+# --- the root -------------------------------------------------------------------------------------
+
+
+def test_a_read_only_root(both: Runtime) -> None:
+    def change(config: dict[str, Any]) -> None:
+        config["root"]["readonly"] = True
+
+    script = "touch /x 2>&1; touch /dev/shm/x && echo written"
+    said = say(both, script, change)
+    assert said == "touch: /x: Read-only file system\nwritten\n"
+
+
+@pytest.mark.parametrize("pivot", ["--no-pivot", ""])
+def test_the_host_s_files_are_out_of_reach(runtime: Runtime, pivot: str) -> None:
+    runtime.config("sh", "-c", "cat /proc/self/mountinfo; ls /; sleep 1000")
+    runtime.quiet("run", "--detach", *([pivot] if pivot else []), NAME)
+    pid = runtime.pid(NAME)
+    found = mounts(Path(f"/proc/{pid}/mountinfo").read_text())
+    assert set(found) >= {"/", "/proc", "/dev"}
+    assert sorted(os.listdir(f"/proc/{pid}/root")) == sorted(os.listdir(runtime.rootfs))
+    done = runtime.call("exec", NAME, "sh", "-c", "ls / | head -3; pwd")
+    assert done.stdout.splitlines()[-1] == "/"
+    assert done.stdout.splitlines()[0] == min(os.listdir(runtime.rootfs))
+    if pivot:
+        # The one whole /proc that is left is that of the container.
+        procs = [m for m in found.values() if m.fstype == "proc" and m.point == "/proc"]
+        assert len(procs) == 1
+
+
+# --- file systems of the kernel -------------------------------------------------------------------
+
+
+def test_cgroup_mounts_begin_at_the_container_s_own(runtime: Runtime) -> None:
+    entry = {
+        "destination": "/sys/fs/cgroup",
+        "type": "cgroup",
+        "source": "cgroup",
+        "options": ["nosuid", "noexec", "nodev", "ro"],
+    }
+
+    def shared(config: dict[str, Any]) -> None:
+        mounting(entry)(config)
+        spaces = config["linux"]["namespaces"]
+        config["linux"]["namespaces"] = [s for s in spaces if s["type"] != "cgroup"]
+
+    host = mounts(Path("/proc/self/mountinfo").read_text())
+    hierarchies = {
+        os.path.basename(m.point) for m in host.values() if m.fstype in ("cgroup", "cgroup2")
+    }
+    for change in (mounting(entry), shared):
+        runtime.config(*SLEEP, change=change)
+        runtime.quiet("run", "--detach", NAME)
+        pid = runtime.pid(NAME)
+        found = mounts(Path(f"/proc/{pid}/mountinfo").read_text())
+        if "/sys/fs/cgroup/pids" in host:
+            below = [m for m in found if m.startswith("/sys/fs/cgroup/")]
+            assert {os.path.basename(m) for m in below} == hierarchies
+            assert all("ro" in found[m].options for m in (*below, "/sys/fs/cgroup"))
+        base = Path(f"/proc/{pid}/root/sys/fs/cgroup")
+        procs = base / "unified/cgroup.procs" if (base / "unified").exists() else base
+        assert procs.read_text().split() == [str(pid)], "the container's process alone is in it"
+        runtime.call("delete", "--force", NAME)
+
+
+def test_sysfs_is_the_host_s_where_the_network_is(rootless: Runtime) -> None:
+    def change(config: dict[str, Any]) -> None:
+        spaces = config["linux"]["namespaces"]
+        config["linux"]["namespaces"] = [s for s in spaces if s["type"] != "network"]
+
+    found = seen(rootless, change)
+    assert found["/sys"].fstype == "sysfs"
+    assert {"ro", "nosuid", "nodev", "noexec"} <= set(found["/sys"].options)
+
+
+def test_paths_are_hidden_and_made_read_only(both: Runtime) -> None:
+    def change(config: dict[str, Any]) -> None:
+        config["linux"]["maskedPaths"] = ["/etc/group", "/usr", "/not/there", "/etc/group/x"]
+        config["linux"]["readonlyPaths"] = ["/tmp", "/etc/passwd", "/not/there"]
+
+    script = (
+        "wc -c < /etc/group; ls /usr; touch /usr/x /tmp/x 2>&1; "
+        "{ echo x > /etc/passwd; } 2>&1; head -c 4 /etc/passwd"
+    )
+    said = say(both, script, change).splitlines()
+    assert said[0] == "0"
+    assert said[1:3] == [
+        *("touch: /usr/x: Read-only file system", "touch: /tmp/x: Read-only file system")
+    ]
+    assert said[-1] == "root"
+
+
+def test_proc_may_not_be_put_elsewhere_by_a_link(runtime: Runtime, place: Path) -> None:
+    """A root file system whose /proc leads elsewhere would make the runtime trust that place."""
+    trap = runtime.home / "trap"
+    subprocess.run(["cp", "-a", runtime.rootfs, trap], check=True)
+    (trap / "proc").rmdir()
+    (trap / "proc").symlink_to("/tmp")
+
+    def change(config: dict[str, Any]) -> None:
+        config["root"]["path"] = str(trap)
+
+    runtime.config("true", change=change)
+    done = runtime.call("run", NAME, check=False)
+    assert done.returncode == 1
+    assert '"mount /proc"' in done.stderr
+
+
+def test_sources_are_found_with_the_caller_s_rights(runtime: Runtime) -> None:
+    """Root in a new user namespace has no rights on others' files; who starts it has."""
+    secret = runtime.home / "secret"
+    (secret / "data").mkdir(parents=True)
+    (secret / "data" / "file").write_text("found\n")
+    secret.chmod(0o700)
+    os.chown(secret, 1234, 1234)
+    ids = [{"containerID": 0, "hostID": 524288, "size": 65536}]
+
+    def change(config: dict[str, Any]) -> None:
+        config["linux"]["namespaces"].append({"type": "user"})
+        config["linux"]["uidMappings"] = config["linux"]["gidMappings"] = ids
+        options = ["rbind", "ro"]
+        config["mounts"].append(
+            {"destination": "/tmp", "type": "bind", "source": f"{secret}/data", "options": options}
+        )
+
+    assert say(runtime, "cat /tmp/file; touch /tmp/x 2>&1; true", change) == (
+        "found\ntouch: /tmp/x: Read-only file system\n"
+    )
+
+
+def test_a_relative_source_is_beside_the_configuration(runtime: Runtime) -> None:
+    (runtime.bundle / "data").mkdir()
+    (runtime.bundle / "data" / "file").write_text("found\n")
+    entry = {"destination": "/tmp", "type": "bind", "source": "data", "options": ["bind"]}
+    runtime.config("cat", "/tmp/file", change=mounting(entry))
+    done = runtime.call("run", "--bundle", str(runtime.bundle), NAME)
+    assert done.stdout == "found\n"
