@@ -6,6 +6,11 @@ inside are done by the child, in the order of the plan; where the plan changes s
 hand over by a byte on a pair of pipes. Until it gives up CLONE_FILES the child shares the
 descriptor table with its parent, so that what one side opens the other can use.
 
+A plan may end in a process that waits to be started (the operation "await_start" of
+`lifecycle.py`): it says so on its pipe, and goes on when it is told to. Until its maker lets it
+be, the child watches its maker, and ends when that one dies: so a start that is killed leaves no
+process behind.
+
 Nothing beyond os, ctypes and a few small C modules is imported: this module's import is part of the
 price of every start. What the child needs is imported before it is made: inside, it may have
 lost the right to read Python's own files.
@@ -19,7 +24,7 @@ import os
 import select
 
 from ctrt.linux import calls as k
-from ctrt.runtime.operations import OPERATIONS, OWN, Context
+from ctrt.runtime.operations import OPERATIONS, OWN, Context, load
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -32,7 +37,11 @@ if TYPE_CHECKING:
 
 _SIGKILL = 9
 # What the child says on its pipe, beside OWN: your turn; I failed.
-_TURN, _FAILED = b"t", b"f"
+_TURN, FAILED = b"t", b"f"
+WAITING = b"w"
+"""The child is ready, and waits to be told one of these two:"""
+STAY, GO = b"s", b"g"
+"""Stay for the start that another process gives, and outlive your maker; or go on at once."""
 
 
 class StartError(Exception):
@@ -49,14 +58,59 @@ class StartError(Exception):
 class Started:
     """A process that a plan made: its pid as seen here, and a pidfd."""
 
-    __slots__ = ("journal", "pid", "pidfd", "stopped")
+    __slots__ = ("_context", "journal", "pid", "pidfd", "stopped")
 
-    def __init__(self, pid: int, pidfd: int, stopped: bool, journal: Journal | None) -> None:
+    def __init__(
+        self,
+        pid: int,
+        pidfd: int,
+        stopped: bool,
+        journal: Journal | None,
+        context: Context | None = None,
+    ) -> None:
         self.pid = pid
         self.pidfd = pidfd
         self.journal = journal
         self.stopped = stopped
         """It waits at its first instruction for `release`."""
+        self._context = context
+
+    @property
+    def waiting(self) -> bool:
+        """It is ready, and waits for `stay` or `go`."""
+        return self._context is not None
+
+    def stay(self) -> None:
+        """Let a waiting process wait on for its start, without its maker from now on."""
+        self._tell(STAY)
+
+    def go(self) -> None:
+        """Let a waiting process become its program. Raises StartError; it is then dead."""
+        context = self._tell(GO)
+        if context is None:
+            return
+        try:
+            _await_child(context)
+        except StartError:
+            if context.pid > 0:
+                os.waitpid(context.pid, 0)
+            raise
+        finally:
+            os.close(context.back[0])
+
+    def kill(self) -> None:
+        """End a process that was made here, and wait for it."""
+        k.pidfd_send_signal(self.pidfd, _SIGKILL)
+        os.waitpid(self.pid, 0)
+
+    def _tell(self, order: bytes) -> Context | None:
+        context, self._context = self._context, None
+        if context is not None:
+            os.write(context.go[1], order)
+            os.close(context.go[1])
+            if order == STAY:
+                os.close(context.back[0])
+        return context
 
     def release(self) -> None:
         """Let a stopped program run."""
@@ -65,22 +119,39 @@ class Started:
             k.ptrace(k.PTRACE_DETACH, self.pid)
 
 
-def execute(plan: Wire, fds: dict[str, int], journal: Journal | None = None) -> Started:
+def execute(
+    plan: Wire,
+    fds: dict[str, int],
+    journal: Journal | None = None,
+    about: dict[str, Any] | None = None,
+    preserved: int = 0,
+) -> Started:
     """Carry out a plan; returns when the new program runs (its execve succeeded).
 
-    `fds` are descriptors by name ("stdin", "stdout", "stderr"); they stay the caller's. With a
-    "trace" operation in the plan the program is stopped at its first instruction.
+    `fds` are descriptors by name ("stdin", "stdout", "stderr"); they stay the caller's. `about` is
+    what hooks are told of the container (the state of the OCI runtime specification), and
+    `preserved` how many descriptors from 3 on the program gets beside the three. With a
+    "trace" operation in the plan the program is stopped at its first instruction; with an
+    "await_start" one the process waits to be told to go on.
     Raises StartError; the child is then dead and waited for, and every descriptor that the
     start opened is closed. What it made on disk and in cgroups is the journal's to undo.
     """
+    load(plan)
     before = _descriptors()
     # A collection in the child would write to every object, and so copy every page.
     gc.disable()
     context = Context(dict(fds))
+    context.about = about or {}
+    context.preserved = preserved
     try:
         context.go = os.pipe()
         context.back = os.pipe()
-        _outside(context, plan)
+        context.maker = k.pidfd_open(os.getpid())
+        waiting = _outside(context, plan) == WAITING
+        if not waiting and any(call[0] == "await_start" for _, _, calls in plan for call in calls):
+            _, status = os.waitpid(context.pid, 0)
+            context.pid = 0
+            raise StartError(-1, -1, 0, f"the first process was killed (status {status:#x})")
         stopped = any(call[0] == "trace" for _, _, calls in plan for call in calls)
         if stopped:
             _, status = os.waitpid(context.pid, 0)
@@ -96,14 +167,15 @@ def execute(plan: Wire, fds: dict[str, int], journal: Journal | None = None) -> 
         raise
     finally:
         gc.enable()
+    keep = {context.pidfd, context.go[1], context.back[0]} if waiting else {context.pidfd}
     # What the child opened while the table was shared is ours to close too.
-    for descriptor in _descriptors() - before - {context.pidfd}:
+    for descriptor in _descriptors() - before - keep:
         _close(descriptor)
-    return Started(context.pid, context.pidfd, stopped, journal)
+    return Started(context.pid, context.pidfd, stopped, journal, context if waiting else None)
 
 
-def _outside(context: Context, plan: Wire) -> None:
-    """Do the steps outside, and wait where the child has its turn."""
+def _outside(context: Context, plan: Wire) -> bytes:
+    """Do the steps outside, and wait where the child has its turn; the child's last message."""
     side = "outside"
     for index, (_, where, calls) in enumerate(plan):
         if where != side:
@@ -117,20 +189,15 @@ def _outside(context: Context, plan: Wire) -> None:
             continue
         for number, call in enumerate(calls):
             try:
-                if call[0] == "clone":
-                    _, flags, cgroup = call
-                    descriptor = context.fds[cgroup] if cgroup else -1
-                    context.pid, context.pidfd = k.clone3(flags | k.CLONE_FILES, descriptor)
-                    if context.pid == 0:
-                        _inside(context, plan[index + 1 :], index + 1)
-                else:
-                    OPERATIONS[call[0]](context, *call[1:])
+                answer = OPERATIONS[call[0]](context, *call[1:])
+                if call[0] == "clone" and answer == 0:
+                    _inside(context, plan[index + 1 :], index + 1)
             except OSError as error:
                 raise StartError(index, number, error.errno or 0, _words(error)) from None
-    _await_child(context)
+    return _await_child(context)
 
 
-def _await_child(context: Context) -> None:
+def _await_child(context: Context) -> bytes:
     """Wait for the child to hand over, or to become the new program; raise what it reports.
 
     Its exec shows as the end of the pipe. While the descriptor table is shared there is no
@@ -143,8 +210,8 @@ def _await_child(context: Context) -> None:
         ready = dict(poll.poll())
         if context.back[0] in ready:
             message = os.read(context.back[0], 1)
-            if message in (_TURN, b""):
-                return
+            if message in (_TURN, WAITING, b""):
+                return message
             if message == OWN:
                 _close(context.back[1])
                 context.back = (context.back[0], -1)
@@ -168,7 +235,7 @@ def _inside(context: Context, plan: Wire, first: int) -> None:
                 if where == "outside":
                     os.write(context.back[1], _TURN)
                 else:
-                    context.fds.update(marshal.loads(os.read(context.go[0], 65536)))
+                    context.fds.update(marshal.loads(await_maker(context)))
                 side = where
             if where == "inside":
                 number = 0
@@ -182,9 +249,24 @@ def _inside(context: Context, plan: Wire, first: int) -> None:
     except BaseException as error:
         failure = (index, number, 0, f"{type(error).__name__}: {error}")
     try:
-        os.write(context.back[1], _FAILED + marshal.dumps(failure))
+        os.write(context.back[1], FAILED + marshal.dumps(failure))
     finally:
         os._exit(125)
+
+
+def await_maker(context: Context) -> bytes:
+    """Inside: the next message of the process outside; the child ends when that one has died.
+
+    The end of the pipe would not tell it: while the table is shared the child holds both ends.
+    """
+    poll = select.poll()
+    poll.register(context.go[0], select.POLLIN)
+    poll.register(context.maker, select.POLLIN)
+    if context.go[0] in dict(poll.poll()):
+        message = os.read(context.go[0], 65536)
+        if message:
+            return message
+    os._exit(125)
 
 
 def _words(error: OSError) -> str:

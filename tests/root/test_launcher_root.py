@@ -404,20 +404,20 @@ from ctrt.cli.start import carry_out
 from ctrt.engine import Engine
 from ctrt.engine.options import RUN
 from ctrt.linux import calls
-from ctrt.runtime import operations
+from ctrt.runtime.operations import mounts
 from ctrt.runtime.host import Host
 
 engine = Engine(sys.argv[2])
 engine._host = Host.probe(idmapped_overlay=False)
-modern = operations._configured
+modern = mounts.configured
 
-def before_6_7(fstype, options, attributes):
+def before_6_7(fstype, options, *rest):
     if any(key == "lowerdir+" for key, _ in options):
         raise calls.KernelError(22, "fsconfig")
-    return modern(fstype, options, attributes)
+    return modern(fstype, options, *rest)
 
 if "old" in sys.argv:
-    operations._configured = before_6_7
+    mounts.configured = before_6_7
 script = "head -1 /proc/mounts; echo new > /etc/new; cat /etc/new; id -u; rm /bin/ls; ls /bin/ls"
 options = RUN.parse(["--name", "old"])
 sys.exit(carry_out(engine.prepare("localhost/test/box", ["sh", "-c", script], options),

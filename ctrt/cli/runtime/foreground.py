@@ -1,0 +1,201 @@
+"""`run`, and the wait for a process in the foreground: its signals and its terminal."""
+
+from __future__ import annotations
+
+import _signal
+import os
+import select
+
+from ctrt.linux import calls as k
+from ctrt.runtime import console, failure, lifecycle
+from ctrt.runtime.executor import Started, StartError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+_SIGWINCH = 28
+# What tells of our own faults, children and job control, and what cannot be caught.
+_OWN_SIGNALS = (4, 5, 6, 7, 8, 9, 11, 13, 17, 19, 20, 21, 22, 23, 31, 32, 33)
+_SIGNALS = tuple(number for number in range(1, 65) if number not in _OWN_SIGNALS)
+_STDIO = (0, 1, 2)
+
+
+def run(
+    root: str, identifier: str, bundle: str, made: lifecycle.Options, *, keep: bool = False
+) -> int:
+    """Create a container, start it, and unless it is detached wait for its end and delete it."""
+    awake = -1 if made.detach else listen()
+    record, process = lifecycle.create(root, identifier, bundle, made, stdio=_STDIO)
+    try:
+        try:
+            process.go()
+        except StartError as error:
+            lifecycle.forget(record)
+            raise lifecycle.start_error(made.plan, error) from None
+        lifecycle.after_start(record)
+        if made.detach:
+            return 0
+        master = console.receive(made.console) if made.console >= 0 else -1
+        # Others may stop, pause or look at it while we wait.
+        record.release()
+        status = attend(process, awake, master)
+    finally:
+        record.release()
+    if not keep:
+        lifecycle.delete(root, identifier, force=True)
+    return status
+
+
+def listen() -> int:
+    """From now on signals are kept for `attend`: the descriptor that they are read from.
+
+    This comes before the process is made, which may be signalled as soon as it runs. It has the
+    default dispositions again when it becomes its program: execve(2).
+    """
+    awake, wake = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+    _signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
+    for number in _SIGNALS:
+        _signal.signal(number, _noted)
+    return awake
+
+
+def attend(process: Started, awake: int, master: int = -1) -> int:
+    """Wait for the end of a process that was made here: its exit status as the shell has it.
+
+    Signals that come to `awake` are passed on. `master` is the process's terminal's: what is typed
+    here goes there, what it writes comes here.
+    """
+    terminal = _Terminal(master) if master >= 0 else None
+    poll = select.poll()
+    poll.register(process.pidfd, select.POLLIN)
+    poll.register(awake, select.POLLIN)
+    try:
+        if terminal:
+            terminal.begin(poll)
+        while True:
+            ready = dict(poll.poll())
+            if awake in ready:
+                for number in os.read(awake, 512):
+                    if number == _SIGWINCH and terminal:
+                        terminal.resize()
+                        continue
+                    try:
+                        k.pidfd_send_signal(process.pidfd, number)
+                    except ProcessLookupError:
+                        pass
+            if terminal:
+                terminal.pass_on(poll, ready)
+            if process.pidfd in ready:
+                _, status = os.waitpid(process.pid, 0)
+                if terminal:
+                    terminal.drain()
+                return failure.exit_status(status)
+    finally:
+        if terminal:
+            terminal.end()
+
+
+def _noted(_number: int, _frame: object) -> None:
+    """The wake-up pipe has the number already."""
+
+
+class _Terminal:
+    """Our standard input and output, joined to the master of a process's terminal."""
+
+    def __init__(self, master: int) -> None:
+        self._master = master
+        self._typed = b""
+        self._before: list[Any] | None = None
+
+    def begin(self, poll: Any) -> None:
+        """Join them; a terminal here passes every key on as it is."""
+        os.set_blocking(self._master, False)
+        poll.register(self._master, select.POLLIN)
+        poll.register(0, select.POLLIN)
+        if not os.isatty(0):
+            return
+        import termios
+
+        self.resize()
+        self._before = termios.tcgetattr(0)
+        raw = termios.tcgetattr(0)
+        raw[0] &= ~(
+            termios.IGNBRK | termios.BRKINT | termios.PARMRK | termios.ISTRIP
+            | termios.INLCR | termios.IGNCR | termios.ICRNL | termios.IXON
+        )  # fmt: skip
+        raw[1] &= ~termios.OPOST
+        raw[2] = raw[2] & ~(termios.CSIZE | termios.PARENB) | termios.CS8
+        raw[3] &= ~(termios.ECHO | termios.ECHONL | termios.ICANON | termios.ISIG | termios.IEXTEN)
+        raw[6][termios.VMIN], raw[6][termios.VTIME] = 1, 0
+        termios.tcsetattr(0, termios.TCSANOW, raw)
+
+    def resize(self) -> None:
+        """Give the process's terminal the size of ours."""
+        try:
+            console.set_size(self._master, console.size_of(0))
+        except OSError:
+            pass  # ours is none
+
+    def pass_on(self, poll: Any, ready: dict[int, int]) -> None:
+        """Pass on what there is in both directions."""
+        if self._master in ready:
+            if ready[self._master] & select.POLLOUT:
+                self._write(poll)
+            if ready[self._master] & ~select.POLLOUT and not self._show():
+                poll.unregister(self._master)
+                self._end_input(poll)
+        if 0 in ready:
+            data = os.read(0, 65536)
+            if not data:
+                self._end_input(poll)
+            elif self._typed or data:
+                self._typed += data
+                self._write(poll)
+
+    def _end_input(self, poll: Any) -> None:
+        try:
+            poll.unregister(0)
+        except KeyError:
+            pass
+
+    def _write(self, poll: Any) -> None:
+        try:
+            self._typed = self._typed[os.write(self._master, self._typed) :]
+        except BlockingIOError:
+            pass
+        except OSError:
+            self._typed = b""
+        try:
+            wanted = select.POLLIN | (select.POLLOUT if self._typed else 0)
+            poll.modify(self._master, wanted)
+        except OSError:
+            pass  # nobody has the other side any more
+
+    def _show(self) -> bool:
+        """Show what the process wrote; False when nobody has its terminal open any more."""
+        try:
+            data = os.read(self._master, 65536)
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
+        view = memoryview(data)
+        while view:
+            view = view[os.write(1, view) :]
+        return bool(data)
+
+    def drain(self) -> None:
+        """Show what is still there when the process has ended."""
+        poll = select.poll()
+        poll.register(self._master, select.POLLIN)
+        while poll.poll(0) and self._show():
+            pass
+
+    def end(self) -> None:
+        """Give the terminal back as it was."""
+        if self._before is not None:
+            import termios
+
+            termios.tcsetattr(0, termios.TCSADRAIN, self._before)
+        os.close(self._master)

@@ -1,0 +1,130 @@
+"""`ctrt-runtime`: read the words, do the verb, tell how it went as engines expect it.
+
+An error is one sentence on standard error and, where a log was asked for, a line in it. Exit
+statuses are runc's: 1 for what went wrong, 255 where `exec` could not start the process.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from ctrt.cli.runtime import options
+from ctrt.errors import CtrtError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ctrt.cli.runtime.options import Words
+
+_EXEC_FAILED = 255
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line; the exit status."""
+    words = options.Words()
+    try:
+        words = options.parse(sys.argv[1:] if arguments is None else arguments)
+        _check_log(words)
+        return _do(words)
+    except CtrtError as error:
+        sentence, status = str(error), _EXEC_FAILED if words.verb == "exec" else 1
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        return 141
+    except OSError as error:
+        place = f": {error.filename}" if error.filename else ""
+        sentence, status = f"{words.verb}: {error.strerror or error}{place}", 1
+        if words["debug"]:
+            _trace()
+    except Exception as error:
+        if words["debug"]:
+            _trace()
+        sentence, status = f"internal error: {type(error).__name__}: {error}", 1
+    log(words, "error", sentence)
+    return status
+
+
+def _check_log(words: Words) -> None:
+    form = words["log-format"]
+    if form not in (None, "text", "json"):
+        words.values.pop("log-format")
+        raise CtrtError(f"--log-format: {form!r} is neither text nor json", status=1)
+
+
+def _do(words: Words) -> int:
+    if words["version"]:
+        from ctrt.runtime.lifecycle import VERSION
+
+        print(f"ctrt-runtime version {_version()}\nspec: {VERSION}")
+        return 0
+    if words["help"] or not words.verb:
+        print(options.help_text(words.verb))
+        return 0 if words["help"] else 1
+    # What the caller has open beside the standard streams is not for hooks or containers.
+    for name in os.listdir("/proc/self/fd"):
+        if int(name) > 2:
+            try:
+                os.set_inheritable(int(name), False)
+            except OSError:
+                pass  # that was the list itself
+    from ctrt.cli.runtime import verbs
+
+    status = verbs.do(words)
+    lifecycle = sys.modules.get("ctrt.runtime.lifecycle")
+    if lifecycle is not None:
+        for sentence in lifecycle.warnings:
+            log(words, "warning", sentence)
+    return status
+
+
+def _version() -> str:
+    from ctrt import __version__
+
+    return __version__
+
+
+def _trace() -> None:
+    import traceback
+
+    traceback.print_exc()
+
+
+def log(words: Words, level: str, sentence: str) -> None:
+    """Tell something: on standard error, and in the log where there is one."""
+    path = words["log"]
+    if path or words["log-format"] == "json":
+        from ctrt.runtime.lifecycle import timestamp
+
+        if words["log-format"] == "json":
+            from ctrt.oci import fastjson
+
+            line = fastjson.dumps({"level": level, "msg": sentence, "time": timestamp()})
+        else:
+            quoted = sentence.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+            line = f'time="{timestamp()}" level={level} msg="{quoted}"'
+        try:
+            target = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644) if path else 2
+            os.write(target, (line + "\n").encode())
+        except OSError as error:
+            os.write(2, f"ctrt-runtime: the log {path}: {error.strerror}\n".encode())
+        if not path:
+            return
+    # While a container is made, standard error is to be the container's: nothing else goes there
+    # than an error, except for a person who watches.
+    if level == "error" or words["debug"] or os.isatty(2):
+        prefix = "" if level == "error" else f"{level}: "
+        try:
+            os.write(2, f"ctrt-runtime: {prefix}{sentence}\n".encode())
+        except OSError:
+            pass
+
+
+def command() -> None:
+    """The installed command: it ends at once, without taking the interpreter apart."""
+    status = main()
+    try:
+        sys.stdout.flush()
+    except OSError:
+        status = status or 141
+    os._exit(status)

@@ -1,0 +1,262 @@
+"""The verbs that show and change: list, ps, events, features, spec, update, checkpoint, restore."""
+
+from __future__ import annotations
+
+import os
+
+from ctrt.cli.runtime.verbs import enter_bundle, one, print_line, root_of
+from ctrt.errors import CtrtError
+from ctrt.oci import fastjson
+from ctrt.runtime import lifecycle
+from ctrt.runtime.records import Record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from ctrt.cli.runtime.options import Words
+
+
+def _format(words: Words) -> str:
+    chosen: str = words["format"] or "table"
+    if chosen not in ("table", "json"):
+        raise CtrtError(f"invalid format option {chosen!r}: it is table or json", status=1)
+    return chosen
+
+
+def _columns(rows: list[tuple[str, ...]]) -> str:
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = []
+    for row in rows:
+        cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
+        lines.append("   ".join(cells).rstrip())
+    return "\n".join(lines)
+
+
+def containers(words: Words) -> int:
+    """`list`: containers and their states."""
+    records = Record.all(root_of(words))
+    if words["quiet"]:
+        for record in records:
+            print(record.id)
+        return 0
+    states = []
+    for record in records:
+        try:
+            states.append(lifecycle.describe_more(record))
+        except FileNotFoundError:
+            continue  # it has just been deleted
+    if _format(words) == "json":
+        print(fastjson.dumps(states))
+        return 0
+    rows: list[tuple[str, ...]] = [("ID", "PID", "STATUS", "BUNDLE", "CREATED", "OWNER")]
+    rows += [
+        (s["id"], str(s["pid"]), s["status"], s["bundle"], s["created"], s["owner"] or "#0")
+        for s in states
+    ]
+    print(_columns(rows))
+    return 0
+
+
+def ps(words: Words) -> int:
+    """`ps`: a container's processes, as pids or as ps(1) shows them."""
+    if not words.operands:
+        raise CtrtError("ps takes a container ID", status=1)
+    form = _format(words)
+    identifier, *flags = words.operands
+    record = Record.find(root_of(words), identifier)
+    pids = lifecycle.group(record).processes()
+    if form == "json":
+        print(fastjson.dumps(pids))
+        return 0
+    import subprocess
+
+    shown = subprocess.run(
+        ["ps", *(flags or ["-ef"])],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={"PATH": "/usr/local/bin:/usr/bin:/bin", **os.environ},
+    )
+    if shown.returncode:
+        raise CtrtError(f"ps failed: {shown.stderr.strip()}", status=1)
+    head, *lines = shown.stdout.splitlines()
+    try:
+        column = head.split().index("PID")
+    except ValueError:
+        raise CtrtError("ps shows no column PID with these options", status=1) from None
+    print(head)
+    wanted = {str(pid) for pid in pids}
+    for line in lines:
+        if line.split()[column] in wanted:
+            print(line)
+    return 0
+
+
+def events(words: Words) -> int:
+    """`events`: what a container uses, once or again and again."""
+    seconds = _duration(words["interval"] or "5s")
+    if seconds <= 0:
+        raise CtrtError("duration interval must be greater than 0", status=1)
+    root, identifier = root_of(words), one(words)
+    record = Record.find(root, identifier)
+    if not record.pid:
+        raise CtrtError(f"container with id {identifier} is not running", status=1)
+    pidfd = record.pidfd()
+    import select
+
+    while True:
+        statistics = lifecycle.group(record).stats()
+        print_line(fastjson.dumps({"type": "stats", "id": identifier, "data": statistics}))
+        if words["stats"] or select.select([pidfd], [], [], seconds)[0]:
+            return 0
+
+
+def _duration(text: str) -> float:
+    """A duration as Go writes it (1m30s, 500ms), in seconds."""
+    units = {"ms": 0.001, "us": 1e-6, "h": 3600.0, "m": 60.0, "s": 1.0}
+    seconds, rest = 0.0, text
+    while rest:
+        digits = len(rest) - len(rest.lstrip("0123456789."))
+        unit = next((u for u in units if rest[digits:].startswith(u)), None)
+        if not digits or unit is None:
+            raise CtrtError(f"--interval: {text!r} is no duration such as 5s or 500ms", status=1)
+        seconds += float(rest[:digits]) * units[unit]
+        rest = rest[digits + len(unit) :]
+    return seconds
+
+
+# --- update ------------------------------------------------------------------------------------
+
+_UPDATES = {
+    "blkio-weight": ("blockIO", "weight"),
+    "cpu-period": ("cpu", "period"),
+    "cpu-quota": ("cpu", "quota"),
+    "cpu-burst": ("cpu", "burst"),
+    "cpu-share": ("cpu", "shares"),
+    "cpu-shares": ("cpu", "shares"),
+    "cpu-rt-period": ("cpu", "realtimePeriod"),
+    "cpu-rt-runtime": ("cpu", "realtimeRuntime"),
+    "cpuset-cpus": ("cpu", "cpus"),
+    "cpuset-mems": ("cpu", "mems"),
+    "cpu-idle": ("cpu", "idle"),
+    "kernel-memory": ("memory", "kernel"),
+    "kernel-memory-tcp": ("memory", "kernelTCP"),
+    "memory": ("memory", "limit"),
+    "memory-reservation": ("memory", "reservation"),
+    "memory-swap": ("memory", "swap"),
+    "pids-limit": ("pids", "limit"),
+    "l3-cache-schema": ("intelRdt", "l3CacheSchema"),
+    "mem-bw-schema": ("intelRdt", "memBwSchema"),
+}
+
+
+def update(words: Words) -> int:
+    """`update`: other limits for a container that runs."""
+    from ctrt.oci import spec
+
+    identifier = one(words)
+    record = Record.find(root_of(words), identifier, lock=True)
+    try:
+        if not record.pid:
+            raise CtrtError("cannot update a stopped container: container not running", status=1)
+        resources: dict[str, Any] = {}
+        path = words["resources"]
+        if path:
+            name = "resources" if path == "-" else path
+            try:
+                with open(0 if path == "-" else path, "rb", closefd=path != "-") as file:
+                    data = file.read()
+            except OSError as error:
+                raise CtrtError(f"--resources: {path}: {error.strerror}", status=1) from None
+            resources = spec.resources(spec.parse(data, name=name), name=name)
+        else:
+            for flag, (part, key) in _UPDATES.items():
+                if words.has(flag):
+                    value = words[flag]
+                    if part == "memory":
+                        value = _bytes(flag, value)
+                    resources.setdefault(part, {})[key] = value
+            resources = spec.resources(resources, name="update")
+        if "intelRdt" in resources:
+            raise CtrtError("intelRdt: this machine has no Intel RDT to set", status=1)
+        lifecycle.update(record, resources)
+    finally:
+        record.release()
+    return 0
+
+
+def _bytes(flag: str, text: str) -> int:
+    """A size: a number of bytes, or with k, m, g or t; -1 is no limit."""
+    number, factor = text.strip().lower().removesuffix("b"), 1
+    if number and number[-1] in "kmgt":
+        factor = 1024 ** ("kmgt".index(number[-1]) + 1)
+        number = number[:-1]
+    try:
+        return int(number) * factor
+    except ValueError:
+        raise CtrtError(
+            f"--{flag}: {text!r} is no size such as 1000000, 512m or 2g", status=1
+        ) from None
+
+
+# --- what this runtime is -----------------------------------------------------------------------
+
+
+def features(_words: Words) -> int:
+    """`features`: what this runtime and the kernel can do (features.md of the specification)."""
+    from ctrt.cli.runtime.about import features as known
+
+    print(indented(known()))
+    return 0
+
+
+def spec(words: Words) -> int:
+    """`spec`: a config.json to begin with, in the bundle's directory."""
+    from ctrt.cli.runtime.about import example
+
+    enter_bundle(words)
+    if os.path.exists("config.json"):
+        raise CtrtError("file config.json exists: remove it first", status=1)
+    with open("config.json", "w") as file:
+        file.write(indented(example(rootless=words["rootless"] is True), "\t") + "\n")
+    return 0
+
+
+def _criu(words: Words) -> str:
+    import shutil
+
+    found = shutil.which(words["criu"] or "criu", path=os.environ.get("PATH") or "/usr/sbin:/sbin")
+    found = found or shutil.which("criu", path="/usr/local/sbin:/usr/sbin:/sbin:/usr/bin")
+    if found is None:
+        raise CtrtError(
+            f"{words.verb} needs criu, which is not installed here (package criu)", status=1
+        )
+    return found
+
+
+def checkpoint(words: Words) -> int:
+    """`checkpoint`: save a container's processes with criu."""
+    identifier = one(words)
+    Record.find(root_of(words), identifier)
+    _criu(words)
+    raise CtrtError("checkpoint is not offered by this version of ctrt-runtime", status=1)
+
+
+def restore(words: Words) -> int:
+    """`restore`: make a container from saved processes with criu."""
+    one(words)
+    _criu(words)
+    raise CtrtError("restore is not offered by this version of ctrt-runtime", status=1)
+
+
+def indented(value: Any, step: str = "  ", depth: int = 0) -> str:
+    """JSON for people to read."""
+    inner = "\n" + step * (depth + 1)
+    if isinstance(value, dict) and value:
+        parts = [f"{fastjson.dumps(k)}: {indented(v, step, depth + 1)}" for k, v in value.items()]
+        return "{" + inner + ("," + inner).join(parts) + "\n" + step * depth + "}"
+    if isinstance(value, list | tuple) and value:
+        parts = [indented(v, step, depth + 1) for v in value]
+        return "[" + inner + ("," + inner).join(parts) + "\n" + step * depth + "]"
+    return fastjson.dumps(value)

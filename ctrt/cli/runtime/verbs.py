@@ -1,0 +1,181 @@
+"""What each verb does.
+
+The ones that start and end containers are here; what shows, changes or waits is in modules of its
+own, imported when it is asked for.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from ctrt.errors import CtrtError
+from ctrt.runtime.records import default_root
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ctrt.cli.runtime.options import Words
+    from ctrt.runtime.lifecycle import Options
+
+_STDIO = (0, 1, 2)
+
+
+def do(words: Words) -> int:
+    """Do the verb; the exit status."""
+    verb = words.verb
+    name = f"_{verb}"
+    if name in globals():
+        return globals()[name](words)  # type: ignore[no-any-return]
+    from ctrt.cli.runtime import more
+
+    return getattr(more, "containers" if verb == "list" else verb)(words)  # type: ignore[no-any-return]
+
+
+def root_of(words: Words) -> str:
+    """The directory that containers are known in."""
+    return os.path.abspath(words["root"]) if words["root"] else default_root()
+
+
+def one(words: Words) -> str:
+    """The one operand, a container's id."""
+    if len(words.operands) != 1:
+        raise CtrtError(
+            f"{words.verb} takes one container ID, and was given {len(words.operands)}", status=1
+        )
+    return words.operands[0]
+
+
+def make_options(words: Words) -> Options:
+    """The options of create, run and exec that say how a process is started."""
+    from ctrt.runtime.lifecycle import Options
+
+    made = Options()
+    made.console_socket = words["console-socket"] and os.path.abspath(words["console-socket"])
+    made.pid_file = words["pid-file"] and os.path.abspath(words["pid-file"])
+    made.pidfd_socket = words["pidfd-socket"] and os.path.abspath(words["pidfd-socket"])
+    made.preserve_fds = words["preserve-fds"] or 0
+    made.no_pivot = bool(words["no-pivot"])
+    made.no_new_keyring = bool(words["no-new-keyring"])
+    made.cgroup_manager = manager(words)
+    return made
+
+
+def manager(words: Words) -> str:
+    """Who makes cgroups: cgroupfs, systemd or nobody (disabled)."""
+    chosen: str = words["cgroup-manager"] or ("systemd" if words["systemd-cgroup"] else "cgroupfs")
+    if chosen not in ("cgroupfs", "systemd", "disabled"):
+        raise CtrtError(
+            f"--cgroup-manager: {chosen!r} is none of cgroupfs, systemd and disabled", status=1
+        )
+    return chosen
+
+
+def enter_bundle(words: Words) -> str:
+    """Go to the bundle's directory; its absolute path."""
+    bundle = os.path.abspath(words["bundle"] or ".")
+    try:
+        os.chdir(bundle)
+    except OSError as error:
+        raise CtrtError(f"--bundle: {bundle}: {error.strerror}", status=1) from None
+    return bundle
+
+
+def _create(words: Words) -> int:
+    from ctrt.runtime import lifecycle
+
+    identifier, made, root = one(words), make_options(words), root_of(words)
+    record, process = lifecycle.create(root, identifier, enter_bundle(words), made, stdio=_STDIO)
+    process.stay()
+    record.release()
+    return 0
+
+
+def _start(words: Words) -> int:
+    from ctrt.runtime import lifecycle
+
+    lifecycle.start(root_of(words), one(words))
+    return 0
+
+
+def _state(words: Words) -> int:
+    from ctrt.cli.runtime.more import indented
+    from ctrt.runtime import lifecycle
+    from ctrt.runtime.records import Record
+
+    record = Record.find(root_of(words), one(words))
+    print(indented(lifecycle.describe_more(record)))
+    return 0
+
+
+def _kill(words: Words) -> int:
+    from ctrt.runtime import lifecycle
+
+    if not 1 <= len(words.operands) <= 2:
+        raise CtrtError("kill takes a container ID and a signal", status=1)
+    number = signal_number(words.operands[1] if words.operands[1:] else "SIGTERM")
+    lifecycle.kill(root_of(words), words.operands[0], number, everything=bool(words["all"]))
+    return 0
+
+
+def signal_number(name: str) -> int:
+    """A signal by number or by name, with or without SIG."""
+    if name.isdecimal():
+        if not 0 <= int(name) <= 64:
+            raise CtrtError(f"unknown signal {name!r}: numbers are 0 to 64", status=1)
+        return int(name)
+    import _signal
+
+    short = name.upper().removeprefix("SIG")
+    number = getattr(_signal, f"SIG{short}", None)
+    if isinstance(number, int) and not short.startswith("_"):
+        return int(number)
+    base, sign, offset = short.partition("+") if "+" in short else short.partition("-")
+    if base in ("RTMIN", "RTMAX") and offset.isdecimal():
+        found = (34 if base == "RTMIN" else 64) + int(sign + offset)
+        if 34 <= found <= 64:
+            return found
+    raise CtrtError(f"unknown signal {name!r}", status=1)
+
+
+def _delete(words: Words) -> int:
+    from ctrt.runtime import lifecycle
+
+    lifecycle.delete(root_of(words), one(words), force=bool(words["force"]))
+    return 0
+
+
+def _pause(words: Words) -> int:
+    from ctrt.runtime import lifecycle
+
+    lifecycle.pause(root_of(words), one(words))
+    return 0
+
+
+def _resume(words: Words) -> int:
+    from ctrt.runtime import lifecycle
+
+    lifecycle.resume(root_of(words), one(words))
+    return 0
+
+
+def _run(words: Words) -> int:
+    from ctrt.cli.runtime import foreground
+
+    identifier, made, root = one(words), make_options(words), root_of(words)
+    made.detach = bool(words["detach"])
+    bundle = enter_bundle(words)
+    return foreground.run(root, identifier, bundle, made, keep=bool(words["keep"]))
+
+
+def _exec(words: Words) -> int:
+    from ctrt.cli.runtime import entering
+
+    if not words.operands:
+        raise CtrtError("exec takes a container ID and a command", status=1)
+    return entering.execute(words)
+
+
+def print_line(text: str) -> None:
+    """Print at once: who reads it may not wait for our end."""
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()

@@ -1,0 +1,307 @@
+"""What the runtime knows of its containers: a directory each below its root.
+
+    ROOT/ID/journal       what to undo, written before anything is made
+    ROOT/ID/start         the pipe that a created container waits on; it has a reader just as long
+    ROOT/ID/started       the pipe that tells whether the program could be started
+    ROOT/ID/state.json    who the container is; it exists from this file's appearance on
+    ROOT/ID/config.json   the configuration that it was made of
+
+The directory is locked (flock(2)) by whoever changes the container. One without state.json whose
+lock can be taken is what a crash has left, and the next command for it undoes it.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import marshal
+import os
+import time
+
+from ctrt.errors import CtrtError
+from ctrt.oci import fastjson
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    Call = tuple[Any, ...]
+
+_ENXIO = 6
+_ESRCH = 3
+_PATIENCE_SECONDS = 30
+_ALLOWED = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_+-."
+
+
+def default_root() -> str:
+    """Where containers are known: /run/ctrt-runtime, or a place of the user's own.
+
+    That is for one who is root only in a user namespace, too: the machine's /run is not theirs.
+    """
+    from ctrt.linux import ids
+
+    if os.geteuid() == 0 and ids.all_mapped():
+        return "/run/ctrt-runtime"
+    base = os.environ.get("XDG_RUNTIME_DIR")
+    return f"{base}/ctrt-runtime" if base else f"/tmp/ctrt-runtime-{os.geteuid()}"
+
+
+def check_id(identifier: str) -> str:
+    """The id, if it can be one; it is a directory's name, too."""
+    if not identifier:
+        raise CtrtError("container ID cannot be empty")
+    if identifier.strip(_ALLOWED) or identifier.startswith(".") or len(identifier) > 1024:
+        raise CtrtError(
+            f"invalid container ID format: {identifier!r} is not letters, digits, '_', '+', '-' "
+            "and '.', beginning without '.'"
+        )
+    return identifier
+
+
+def start_time(pid: int) -> int:
+    """When a process began, in clock ticks since boot; 0 if it is gone or a zombie.
+
+    A pid and this number together name a process for good. Source: proc_pid_stat(5).
+    """
+    try:
+        descriptor = os.open(f"/proc/{pid}/stat", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return 0
+    try:
+        fields = os.read(descriptor, 4096).rpartition(b")")[2].split()
+    except OSError:
+        return 0
+    finally:
+        os.close(descriptor)
+    return 0 if fields[0] in (b"Z", b"X") else int(fields[19])
+
+
+class Record:
+    """A container's directory, locked as long as this object has its `lock`."""
+
+    __slots__ = ("directory", "id", "lock", "state")
+
+    def __init__(self, root: str, identifier: str) -> None:
+        self.id = identifier
+        self.directory = f"{root}/{identifier}"
+        self.lock = -1
+        self.state: dict[str, Any] = {}
+
+    # -- finding and making ---------------------------------------------------------------------
+
+    @classmethod
+    def make(cls, root: str, identifier: str) -> Record:
+        """A new, locked directory. What a crashed command left of that name is undone first.
+
+        Raises CtrtError where there is such a container.
+        """
+        record = cls(root, check_id(identifier))
+        os.makedirs(root, mode=0o711, exist_ok=True)
+        for _ in range(100):
+            try:
+                os.mkdir(record.directory, 0o711)
+            except FileExistsError:
+                if record._take() and not record._load():
+                    record.end()
+                    continue
+                break
+            # Between the two calls another command may have taken the directory for a leftover.
+            if record._take() and not os.path.exists(f"{record.directory}/journal"):
+                return record
+        record.release()
+        raise CtrtError(f"container with given ID already exists: {identifier}")
+
+    @classmethod
+    def find(cls, root: str, identifier: str, *, lock: bool = False) -> Record:
+        """The container of that id; with `lock` nobody else changes it meanwhile.
+
+        Raises CtrtError where there is none.
+        """
+        record = cls(root, check_id(identifier))
+        if lock and not record._take() and record._exists():
+            record._wait()
+        if not record._load():
+            if record.lock >= 0 or record._take():
+                record.end()
+            raise CtrtError(f"container does not exist: {identifier}", status=1)
+        return record
+
+    @classmethod
+    def all(cls, root: str) -> list[Record]:
+        """The containers below a root, by id; what a crash left is undone."""
+        found = []
+        try:
+            names = sorted(os.listdir(root))
+        except FileNotFoundError:
+            names = []
+        for name in names:
+            try:
+                found.append(cls.find(root, name))
+            except (CtrtError, NotADirectoryError):
+                pass
+        return found
+
+    def _exists(self) -> bool:
+        return os.path.isdir(self.directory)
+
+    def _wait(self) -> None:
+        """Wait for the command that has the lock; a create that a hook holds up can take long."""
+        deadline = time.monotonic() + _PATIENCE_SECONDS
+        while not self._take() and self._exists():
+            if time.monotonic() > deadline:
+                raise CtrtError(
+                    f"another command is at work on container {self.id}, and does not end", status=1
+                )
+            time.sleep(0.005)
+
+    def _take(self) -> bool:
+        """Lock the directory; False if somebody else has it, or it is gone."""
+        try:
+            lock = os.open(self.directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return False
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            same = os.stat(self.directory).st_ino == os.fstat(lock).st_ino
+        except (BlockingIOError, FileNotFoundError):
+            same = False
+        if not same:
+            os.close(lock)
+            return False
+        self.lock = lock
+        return True
+
+    def _load(self) -> bool:
+        try:
+            self.state = fastjson.loads(self.read("state.json"))
+        except FileNotFoundError:
+            return False
+        return True
+
+    def release(self) -> None:
+        """Let others change the container."""
+        if self.lock >= 0:
+            os.close(self.lock)
+            self.lock = -1
+
+    # -- files ------------------------------------------------------------------------------------
+
+    def path(self, name: str) -> str:
+        """A file of the directory."""
+        return f"{self.directory}/{name}"
+
+    def read(self, name: str) -> bytes:
+        """A whole file of the directory."""
+        descriptor = os.open(self.path(name), os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            data = os.read(descriptor, 1 << 16)
+            while piece := os.read(descriptor, 1 << 20):
+                data += piece
+            return data
+        finally:
+            os.close(descriptor)
+
+    def write(self, name: str, data: bytes) -> None:
+        """Write a file of the directory, which is there whole or not at all."""
+        write_whole(self.path(name), data, 0o600)
+
+    def save(self) -> None:
+        """Write down `state`."""
+        self.write("state.json", fastjson.dumps(self.state).encode())
+
+    def begin(self, calls: tuple[Call, ...]) -> None:
+        """Write down what is to be undone, before it is done."""
+        self.write("journal", marshal.dumps(calls, 2))
+
+    def config(self) -> dict[str, Any]:
+        """The configuration that the container was made of."""
+        loaded: dict[str, Any] = fastjson.loads(self.read("config.json"))
+        return loaded
+
+    def undo(self) -> None:
+        """Take back what was made for the container, except this directory."""
+        try:
+            calls = marshal.loads(self.read("journal"))
+        except (FileNotFoundError, EOFError, ValueError, TypeError):
+            return
+        from ctrt.runtime import cgroup_operations
+
+        # Most have a cgroup only; the other operations are many, and take their time to import.
+        known: dict[str, Callable[..., Any]] = cgroup_operations.OPERATIONS
+        if any(call[0] not in known for call in calls):
+            from ctrt.runtime.operations import OPERATIONS
+
+            known = {**OPERATIONS, **known}
+        failed: OSError | None = None
+        for call in calls:
+            try:
+                known[call[0]](None, *call[1:])
+            except FileNotFoundError:
+                pass
+            except OSError as error:
+                failed = failed or error
+        if failed is not None:
+            raise failed
+
+    def end(self) -> None:
+        """Take back all, last the directory."""
+        try:
+            self.undo()
+            try:
+                # The order matters: without state.json it is a leftover, which anybody removes.
+                os.unlink(self.path("state.json"))
+            except FileNotFoundError:
+                pass
+            for name in os.listdir(self.directory):
+                os.unlink(self.path(name))
+            os.rmdir(self.directory)
+        except FileNotFoundError:
+            pass
+        finally:
+            self.release()
+
+    # -- the process ------------------------------------------------------------------------------
+
+    @property
+    def pid(self) -> int:
+        """The first process, or 0 when it has ended."""
+        pid: int = self.state["pid"]
+        return pid if start_time(pid) == self.state["start_time"] else 0
+
+    def waits(self) -> bool:
+        """Whether the first process waits for its start: the pipe then has a reader."""
+        try:
+            os.close(os.open(self.path("start"), os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC))
+        except OSError as error:
+            if error.errno in (_ENXIO, 2):
+                return False
+            raise
+        return True
+
+    def pidfd(self) -> int:
+        """A descriptor of the first process, and no other that got its number; -1 if it ended."""
+        pid: int = self.state["pid"]
+        try:
+            descriptor = os.pidfd_open(pid)
+        except OSError as error:
+            if error.errno == _ESRCH:
+                return -1
+            raise
+        if start_time(pid) != self.state["start_time"]:
+            os.close(descriptor)
+            return -1
+        return descriptor
+
+
+def write_whole(path: str, data: bytes, mode: int) -> None:
+    """Write a file that is there whole or not at all."""
+    directory, _, name = path.rpartition("/")
+    aside = f"{directory}/.{name}.{os.getpid()}"
+    descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
+    try:
+        view = memoryview(data)
+        while view:
+            view = view[os.write(descriptor, view) :]
+    finally:
+        os.close(descriptor)
+    os.rename(aside, path)

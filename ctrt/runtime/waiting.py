@@ -1,0 +1,78 @@
+"""The operations of plans that only the OCI runtime has: a process that is found and waits.
+
+`register()` makes them known to the executor, together with those of hooks, terminals and cgroups.
+"""
+
+from __future__ import annotations
+
+import os
+
+from ctrt.runtime import cgroup_operations, console, executor, hooks
+from ctrt.runtime.operations import OPERATIONS, Context
+
+_ENOENT, _EACCES, _EISDIR = 2, 13, 21
+_DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+
+def _find_program(
+    _context: Context, arguments: tuple[str, ...], environment: tuple[str, ...]
+) -> None:
+    """Look for the program as exec will, so that a missing one is told before the start.
+
+    The words are runc's: engines look for them to tell "not found" from "not permitted".
+    """
+    name = arguments[0]
+    if "/" in name:
+        try:
+            mode = os.stat(name).st_mode
+        except OSError as error:
+            words = str(error.strerror)
+            number = error.errno or 0
+            raise OSError(number, f'exec: "{name}": stat {name}: {_small(words)}') from None
+        if mode & 0o170000 == 0o040000:
+            raise OSError(_EISDIR, f'exec: "{name}": is a directory: permission denied')
+        if not os.access(name, os.X_OK):
+            raise OSError(_EACCES, f'exec: "{name}": permission denied')
+        return
+    search = next((e[5:] for e in environment if e.startswith("PATH=")), _DEFAULT_PATH)
+    denied = False
+    for directory in search.split(":"):
+        path = f"{directory or '.'}/{name}"
+        if os.path.isfile(path):
+            if os.access(path, os.X_OK):
+                return
+            denied = True
+    if denied:
+        raise OSError(_EACCES, f'exec: "{name}": permission denied')
+    raise OSError(
+        _ENOENT, f'exec: "{name}": executable file not found in $PATH: No such file or directory'
+    )
+
+
+def _small(words: str) -> str:
+    return words[:1].lower() + words[1:]
+
+
+def _await_start(context: Context) -> None:
+    """Say that the process is ready, and wait until it is told to become the program."""
+    os.write(context.back[1], executor.WAITING)
+    if executor.await_maker(context) == executor.GO:
+        return
+    # From here on nobody looks after this process; it holds what it needs, and no more.
+    for descriptor in (context.go[0], context.back[1], context.maker, context.fds["record"]):
+        os.close(descriptor)
+    context.back = (-1, context.fds["started"])
+    os.read(context.fds["start"], 1)
+
+
+def register() -> None:
+    """Make these operations known."""
+    OPERATIONS.update(
+        {
+            **cgroup_operations.OPERATIONS,
+            "await_start": _await_start,
+            "console": console.operation,
+            "find_program": _find_program,
+            "hooks": hooks.operation,
+        }
+    )

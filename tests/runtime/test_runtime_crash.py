@@ -1,0 +1,154 @@
+"""A command of the runtime that is killed leaves nothing that the next one does not take back."""
+
+from __future__ import annotations
+
+import glob
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from bundles import Runtime, alive, until
+
+SLEEP = ("sleep", "1000")
+CGROUPS = ("/sys/fs/cgroup", "/sys/fs/cgroup/unified", "/sys/fs/cgroup/*")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _no_parent_left() -> Iterator[None]:
+    """The cgroup that the containers' cgroups are in is the engine's to remove, here the test's."""
+    yield
+    for path in {path for top in CGROUPS for path in glob.glob(f"{top}/ctrt-tests")}:
+        try:
+            os.rmdir(path)
+        except OSError:
+            pass  # another test is at work there, or it is the same directory by another name
+
+
+def _cgroups(name: str) -> list[str]:
+    return [path for top in CGROUPS for path in glob.glob(f"{top}/ctrt-tests/{name}")]
+
+
+def _in_cgroups(name: str, config: dict[str, Any]) -> None:
+    config["linux"]["cgroupsPath"] = f"/ctrt-tests/{name}"
+    config["linux"]["resources"] = {"pids": {"limit": 50}}
+
+
+def _of(runtime: Runtime, name: str) -> list[int]:
+    """The processes of a container and of the commands that make it."""
+    found = []
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            arguments = Path(f"/proc/{pid}/cmdline").read_bytes()
+            cgroup = Path(f"/proc/{pid}/cgroup").read_text()
+        except OSError:
+            continue
+        if str(runtime.root).encode() in arguments or f"/{name}\n" in cgroup:
+            found.append(int(pid))
+    return [pid for pid in found if alive(pid)]
+
+
+def _start(runtime: Runtime, *words: str) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        runtime.words(*words),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        env=runtime.environment,
+        cwd=runtime.bundle,
+    )
+
+
+def _nothing_left(runtime: Runtime, name: str) -> None:
+    until(lambda: not _of(runtime, name), "the processes to end")
+    assert not runtime.root.exists() or os.listdir(runtime.root) == []
+    assert _cgroups(name) == []
+    with open("/proc/self/mountinfo") as file:
+        assert str(runtime.home) not in file.read()
+
+
+@pytest.mark.parametrize("last", ["delete", "create"])
+def test_create_killed_at_any_moment(runtime: Runtime, last: str) -> None:
+    name = f"crash-{os.getpid()}-{last}"
+    runtime.config(*SLEEP, change=lambda config: _in_cgroups(name, config))
+    began = time.monotonic()
+    runtime.quiet("create", name)
+    whole = time.monotonic() - began
+    runtime.call("delete", "--force", name)
+    _nothing_left(runtime, name)
+    rounds = 24
+    for turn in range(rounds):
+        killed = _start(runtime, "create", name)
+        time.sleep(whole * (turn + 1) / rounds)
+        killed.send_signal(signal.SIGKILL)
+        killed.wait()
+        if last == "create" and runtime.quiet("create", name, check=False):
+            assert "already exists" in runtime.stderr  # it had come to its end
+        runtime.call("delete", "--force", name)
+        _nothing_left(runtime, name)
+
+
+@pytest.mark.parametrize("verb", ["start", "kill", "delete", "run"])
+def test_other_verbs_killed_at_any_moment(runtime: Runtime, verb: str) -> None:
+    name = f"crash-{os.getpid()}-{verb}"
+    runtime.config(*SLEEP, change=lambda config: _in_cgroups(name, config))
+    words = {"kill": [verb, name, "9"], "delete": [verb, "--force", name]}.get(verb, [verb, name])
+    rounds = 8
+    for turn in range(rounds):
+        if verb != "run":
+            runtime.quiet("create", name)
+        killed = _start(runtime, *words)
+        time.sleep(0.08 * (turn + 1) / rounds)
+        killed.send_signal(signal.SIGKILL)
+        killed.wait()
+        runtime.call("delete", "--force", name)
+        _nothing_left(runtime, name)
+
+
+def test_the_process_dies_with_a_create_that_is_killed(runtime: Runtime) -> None:
+    home = runtime.home
+
+    def change(config: dict[str, Any]) -> None:
+        config["hooks"] = {
+            "createRuntime": [
+                {
+                    "path": "/bin/sh",
+                    "args": [
+                        "sh",
+                        "-c",
+                        f"echo $$ > {home}/hook; cat > {home}/told; exec sleep 1000",
+                    ],
+                }
+            ]
+        }
+
+    runtime.config(*SLEEP, change=change)
+    killed = _start(runtime, "create", "one")
+    state = runtime.home / "told"
+    until(lambda: state.exists() and state.read_text().endswith("}"), "the hook")
+    import json
+
+    pid = json.loads(state.read_text())["pid"]
+    assert alive(pid)
+    missing = runtime.call("state", "one", check=False)
+    assert "does not exist" in missing.stderr
+    assert alive(pid)  # who only looks takes nothing from a create that is at work
+    killed.send_signal(signal.SIGKILL)
+    killed.wait()
+    until(lambda: not alive(pid), "the container's process to end")
+    runtime.call("delete", "--force", "one")
+    os.kill(int((runtime.home / "hook").read_text()), signal.SIGKILL)  # it is its own master
+    assert os.listdir(runtime.root) == []
+
+
+def test_list_takes_back_what_is_left(runtime: Runtime) -> None:
+    left = runtime.root / "left"
+    left.mkdir(parents=True)
+    (left / "journal").write_bytes(b"not whole")
+    (left / "start").write_text("")
+    assert runtime.call("list", "-q").stdout == ""
+    assert os.listdir(runtime.root) == []

@@ -1,0 +1,178 @@
+"""Hooks: each at its moment, in its namespaces, with the state on standard input."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from bundles import Runtime, alive, until
+
+SLEEP = ("sleep", "1000")
+OUTSIDE = ("prestart", "createRuntime", "poststart", "poststop")
+KINDS = ("prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop")
+
+
+def _noting(runtime: Runtime, config: dict[str, Any]) -> Path:
+    """Hooks that note what they see; those inside write to a directory that is mounted there."""
+    notes = runtime.home / "notes"
+    notes.mkdir()
+    notes.chmod(0o777)
+    config["mounts"].append(
+        {"destination": "/notes", "type": "bind", "source": str(notes), "options": ["bind"]}
+    )
+    script = (
+        'd=/notes; [ -d $d ] || d="$NOTES"; cat > "$d/$KIND.state"; '
+        'for n in mnt net pid user; do readlink /proc/self/ns/$n; done > "$d/$KIND.ns"; '
+        'pwd > "$d/$KIND.cwd"; echo "$KIND $ONLY" >> "$d/order"'
+    )
+    config["hooks"] = {
+        kind: [
+            {
+                "path": "/bin/sh",
+                "args": ["sh", "-c", script],
+                "env": [f"KIND={kind}", f"NOTES={notes}", "ONLY=this", "PATH=/bin:/usr/bin"],
+            }
+        ]
+        for kind in KINDS
+    }
+    return notes
+
+
+def test_every_hook_has_its_moment_and_place(both: Runtime) -> None:
+    found: list[Path] = []
+    both.config(*SLEEP, change=lambda config: found.append(_noting(both, config)))
+    notes = found[0]
+
+    def order() -> list[str]:
+        return (notes / "order").read_text().split()[::2]
+
+    both.quiet("create", "one")
+    assert order() == ["prestart", "createRuntime", "createContainer"]
+    both.call("start", "one")
+    assert order() == [
+        "prestart",
+        "createRuntime",
+        "createContainer",
+        "startContainer",
+        "poststart",
+    ]
+    pid = both.pid("one")
+    links = [os.readlink(f"/proc/{pid}/ns/{name}") for name in ("mnt", "net", "pid", "user")]
+    both.call("delete", "--force", "one")
+    assert order()[-1] == "poststop"
+    ours = [os.readlink(f"/proc/self/ns/{name}") for name in ("mnt", "net", "pid", "user")]
+    statuses = {}
+    for kind in KINDS:
+        state = json.loads((notes / f"{kind}.state").read_text())
+        assert state["id"] == "one"
+        assert state["bundle"] == str(both.bundle)
+        statuses[kind] = state["status"]
+        seen = (notes / f"{kind}.ns").read_text().split()
+        assert seen == (ours if kind in OUTSIDE else links), kind
+        if kind in ("prestart", "createRuntime", "poststart"):
+            assert state["pid"] == pid
+    assert statuses == {
+        "prestart": "creating",
+        "createRuntime": "creating",
+        "createContainer": "creating",
+        "startContainer": "created",
+        "poststart": "running",
+        "poststop": "stopped",
+    }
+
+
+@pytest.mark.parametrize("kind", ["prestart", "createRuntime", "createContainer"])
+def test_a_hook_that_fails_stops_the_creation(both: Runtime, kind: str) -> None:
+    stopped = both.home / "stopped"
+
+    def change(config: dict[str, Any]) -> None:
+        config["hooks"] = {
+            kind: [{"path": "/bin/sh", "args": ["sh", "-c", "echo no luck; exit 3"]}],
+            "poststop": [{"path": "/bin/sh", "args": ["sh", "-c", f"cat > {stopped}"]}],
+        }
+
+    both.config(*SLEEP, change=change)
+    assert both.quiet("create", "one", check=False) == 1
+    assert f"error running {kind} hook #0" in both.stderr
+    assert "no luck" in both.stderr
+    assert os.listdir(both.root) == []
+    assert json.loads(stopped.read_text())["status"] == "stopped"
+
+
+def test_a_start_hook_that_fails_stops_the_start(both: Runtime) -> None:
+    def change(config: dict[str, Any]) -> None:
+        config["hooks"] = {"startContainer": [{"path": "/bin/false"}]}
+
+    both.config(*SLEEP, change=change)
+    both.quiet("create", "one")
+    pid = both.pid("one")
+    done = both.call("start", "one", check=False)
+    assert (done.returncode, "startContainer hook" in done.stderr) == (1, True)
+    until(lambda: not alive(pid), "the end")
+    assert both.status("one") == "stopped"
+    assert both.quiet("run", "two", check=False) == 1
+    assert os.listdir(both.root) == ["one"]
+
+
+@pytest.mark.parametrize("kind", ["poststart", "poststop"])
+def test_a_late_hook_that_fails_is_a_warning(runtime: Runtime, kind: str) -> None:
+    after = runtime.home / "after"
+
+    def change(config: dict[str, Any]) -> None:
+        config["hooks"] = {
+            kind: [
+                {"path": "/bin/false"},
+                {"path": "/bin/sh", "args": ["sh", "-c", f"touch {after}"]},
+            ]
+        }
+
+    runtime.config(*SLEEP, change=change)
+    log = runtime.home / "log"
+    runtime.quiet("--log", str(log), "run", "-d", "one")
+    runtime.call("--log", str(log), "delete", "-f", "one")
+    assert "level=warning" in log.read_text()
+    assert f"{kind} hook #0" in log.read_text()
+    assert after.exists()
+
+
+def test_a_hook_that_takes_too_long_is_killed(runtime: Runtime) -> None:
+    def change(config: dict[str, Any]) -> None:
+        config["hooks"] = {
+            "createRuntime": [{"path": "/bin/sleep", "args": ["sleep", "1000"], "timeout": 1}]
+        }
+
+    runtime.config(*SLEEP, change=change)
+    began = time.monotonic()
+    assert runtime.quiet("create", "one", check=False) == 1
+    assert 1 <= time.monotonic() - began < 5
+    assert "did not end within 1 s" in runtime.stderr
+
+
+def test_a_hook_that_is_not_there_is_named(runtime: Runtime) -> None:
+    def change(config: dict[str, Any]) -> None:
+        config["hooks"] = {"createRuntime": [{"path": "/no/such/hook"}]}
+
+    runtime.config(*SLEEP, change=change)
+    assert runtime.quiet("create", "one", check=False) == 1
+    assert "createRuntime hook #0 (/no/such/hook)" in runtime.stderr
+
+
+def test_hooks_inside_get_only_the_environment_that_is_given(runtime: Runtime) -> None:
+    notes = runtime.rootfs / "tmp" / "environment"
+
+    def change(config: dict[str, Any]) -> None:
+        config["hooks"] = {
+            "startContainer": [
+                {"path": "/bin/sh", "args": ["sh", "-c", "/bin/env > /tmp/environment"]}
+            ]
+        }
+
+    runtime.config("true", change=change)
+    runtime.environment["SECRET"] = "of the host"
+    runtime.quiet("run", "one")
+    assert "SECRET" not in notes.read_text()
+    notes.unlink()
