@@ -3,19 +3,23 @@
 The manifest decides everything: which configuration, which layers, how large each may be.
 Layers come in parallel; each is hashed as it streams into a private file and gets its name in
 the store only when size and digest are right. The image gets its name last. So an interrupted
-or failed pull leaves finished layers, which the next pull does not fetch again, and nothing else.
+or failed pull leaves finished layers, which the next pull does not fetch again, and of layers
+from a registry the part that came, which the next pull goes on with.
 """
 
 from __future__ import annotations
 
 import queue
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from ctrt.errors import CtrtError
+from ctrt.images import partial, registries
+from ctrt.images import policy as policies
 from ctrt.images.progress import Progress
 from ctrt.images.registry import Registry, RegistryError
 from ctrt.images.store import Image, Store, check_image
+from ctrt.images.transports import Options, Source, source, split
 from ctrt.oci import image as documents
 from ctrt.oci import media
 from ctrt.oci.reference import Reference, check_digest, parse
@@ -23,9 +27,10 @@ from ctrt.oci.reference import Reference, check_digest, parse
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-__all__ = ["Progress", "choose", "pull"]
+__all__ = ["Progress", "choose", "in_parallel", "manifest_of", "platform_of", "pull"]
 
 PARALLEL = 4
+T = TypeVar("T")
 
 
 def pull(
@@ -36,43 +41,107 @@ def pull(
     progress: Callable[[Progress], object] | None = None,
     plain_http: bool | None = None,
     registry: Registry | None = None,
+    options: Options | None = None,
+    policy: str = "",
 ) -> Image:
-    """Fetch an image from its registry into the store and return it.
+    """Fetch an image from a registry or another transport into the store and return it.
 
-    `platform` is `OS/ARCHITECTURE[/VARIANT]`; None means this machine's. `progress` is called
-    in the caller's thread. `plain_http`: see Registry; `registry` replaces the client, for
-    other time-outs. Failure is a CtrtError, "cannot pull NAME: why".
+    A text may be a short name, which the host's registries.conf resolves, or begin with a
+    transport (`oci:`, `docker-archive:`, ...). `platform` is `OS/ARCHITECTURE[/VARIANT]`; None
+    means this machine's. `progress` is called in the caller's thread. `plain_http`: see
+    Registry; `options` says more about how registries are spoken to; `registry` replaces the
+    client, for other time-outs. `policy` is the path of a policy.json instead of the host's.
+    Failure is a CtrtError, "cannot pull NAME: why".
     """
-    name = parse(reference) if isinstance(reference, str) else reference
-    wanted = _platform(platform)
-    client = registry or Registry(name.registry, plain_http=plain_http)
+    from ctrt.images.transports.docker import RegistrySource, of_reference
+
+    wanted = platform_of(platform)
+    strict = platform is not None
+    options = options or Options(plain_http=plain_http)
+    if isinstance(reference, str) and split(reference)[0] not in ("", "docker"):
+        try:
+            place = source(reference, options, registries.Config())
+        except CtrtError as error:
+            raise CtrtError(f"cannot pull {reference}: {error}") from None
+        return _from(store, place, wanted, strict, progress, policy)
+    if isinstance(reference, str):
+        reference = split(reference)[1]
+        parse(reference)
+    if registry is not None:
+        name = parse(reference) if isinstance(reference, str) else reference
+        place = RegistrySource(name, [(name, registry)])
+        return _from(store, place, wanted, strict, progress, policy, close=False)
     try:
+        config = registries.load(store.path("cache", "registries"))
+        names = (
+            [candidate.reference for candidate in config.candidates(reference)]
+            if isinstance(reference, str)
+            else [reference]
+        )
+    except CtrtError as error:
+        raise CtrtError(f"cannot pull {reference}: {error}") from None
+    faults = []
+    for name in names:
+        try:
+            place = of_reference(name, options, config)
+        except CtrtError as error:
+            raise CtrtError(f"cannot pull {name}: {error}") from None
+        try:
+            return _from(store, place, wanted, strict, progress, policy)
+        except _NotThereError as error:
+            faults.append(str(error).removeprefix("cannot pull "))
+    raise CtrtError(f"cannot pull {'; '.join(faults)}")
+
+
+class _NotThereError(CtrtError):
+    """The registry does not have the image, or does not answer: another may."""
+
+
+def _from(
+    store: Store,
+    place: Source,
+    wanted: documents.Platform,
+    strict: bool,
+    progress: Callable[[Progress], object] | None,
+    policy: str,
+    *,
+    close: bool = True,
+) -> Image:
+    name = place.name
+    try:
+        allowed = policies.load(policy)
         with store.hold():
             store.clean()
-            return _pull(store, name, wanted, platform is not None, client, progress)
+            return _pull(store, place, wanted, strict, progress, allowed)
+    except RegistryError as error:
+        raise _NotThereError(f"cannot pull {name}: {error}") from None
     except CtrtError as error:
         raise CtrtError(f"cannot pull {name}: {error}") from None
     except OSError as error:
-        place = f" ({error.filename})" if error.filename else ""
+        where = f" ({error.filename})" if error.filename else ""
         raise CtrtError(
             f"cannot pull {name}: the store at {store.root} cannot be written:"
-            f" {error.strerror}{place}"
+            f" {error.strerror}{where}"
         ) from None
     finally:
-        if registry is None:
-            client.close()
+        if close:
+            place.close()
 
 
 def _pull(
     store: Store,
-    name: Reference,
+    place: Source,
     wanted: documents.Platform,
     strict: bool,
-    client: Registry,
     progress: Callable[[Progress], object] | None,
+    policy: policies.Policy | None,
 ) -> Image:
-    repository = name.repository
-    digest, data, manifest = _manifest(client, name, wanted)
+    try:
+        digest, data, manifest, through = manifest_of(place, wanted)
+    except _OldFormatError as old:
+        return _pull_schema1(store, place, old.data, old.digest, progress, policy)
+    if policy is not None:
+        policy.check(place, [digest, *through])
     if manifest.config.media_type not in media.CONFIGS:
         raise CtrtError(
             f"it is no container image but an artifact of type {manifest.config.media_type}"
@@ -81,8 +150,7 @@ def _pull(
         raise CtrtError(f"its configuration has more than {media.CONFIG_LIMIT >> 20} MiB")
     described = manifest.config
     if not store.has_blob(described.digest, described.size):
-        pieces = client.blob(repository, described.digest, described.size)
-        _add(store, pieces, described, "configuration")
+        _add(store, place.blob(described), described, "configuration")
     config = documents.read_config(
         store.read_blob(described.digest, media.CONFIG_LIMIT), "the image"
     )
@@ -93,33 +161,69 @@ def _pull(
         and not _fits(documents.Platform(config.os, config.architecture, config.variant), wanted)
     ):
         raise CtrtError(f"it is for {config.os}/{config.architecture}, not for {wanted}")
-    _fetch(store, repository, manifest.layers, client, progress)
+    _fetch(store, place, manifest.layers, progress)
     store.add_blob(data, digest=digest)
-    return store.tag(name, digest)
+    return store.tag(place.reference, digest)
 
 
-def _manifest(
-    client: Registry, name: Reference, wanted: documents.Platform
-) -> tuple[str, bytes, documents.Manifest]:
-    """Fetch the manifest, choosing from an index; an index may lead to an index, twice."""
-    asked = name.digest or name.tag or "latest"
+class _OldFormatError(CtrtError):
+    """The manifest is of Docker's schema 1, which is read apart from the others."""
+
+    def __init__(self, digest: str, data: bytes) -> None:
+        super().__init__("it is in Docker's old format (manifest schema 1)")
+        self.digest = digest
+        self.data = data
+
+
+def _pull_schema1(
+    store: Store,
+    place: Source,
+    data: bytes,
+    digest: str,
+    progress: Callable[[Progress], object] | None,
+    policy: policies.Policy | None,
+) -> Image:
+    """Fetch the layers of an old manifest, and make an image of today of it."""
+    from ctrt.images import schema1
+
+    if policy is not None:
+        policy.check(place, [digest])
+    try:
+        layers = [
+            documents.Descriptor(media.DOCKER_LAYER_GZIP, layer, place.size(layer))
+            for layer in dict.fromkeys(schema1.layers(data))
+        ]
+    except RegistryError as error:
+        raise CtrtError(str(error)) from None
+    _fetch(store, place, layers, progress)
+    return schema1.adopt(store, str(place.reference), data)
+
+
+def manifest_of(
+    place: Source, wanted: documents.Platform
+) -> tuple[str, bytes, documents.Manifest, list[str]]:
+    """Fetch the manifest, choosing from an index; an index may lead to an index, twice.
+
+    The last value is the digests of the indexes that led there.
+    """
+    asked: str | None = None
     size: int | None = None
+    through: list[str] = []
     for _ in range(3):
         try:
-            media_type, digest, data = client.manifest(name.repository, asked)
+            media_type, digest, data = place.manifest(asked)
         except RegistryError as error:
-            if error.http_status != 404:
+            if asked is None:
                 raise
-            if size is not None:
-                raise CtrtError(
-                    f"its index names the manifest {asked}, which the registry does not have"
-                ) from None
-            raise CtrtError(_missing(error, name, client)) from None
+            raise CtrtError(str(error)) from None
+        if media_type in media.DOCKER_SCHEMA1:
+            raise _OldFormatError(digest, data)
         if size is not None and len(data) != size:
             raise CtrtError(f"the manifest {asked} has {len(data)} bytes; its index says {size}")
         if documents.kind(data, media_type, "the image") not in media.INDEXES:
-            return digest, data, documents.read_manifest(data, "the image")
+            return digest, data, documents.read_manifest(data, "the image"), through
         chosen = choose(documents.read_index(data, "the image"), wanted)
+        through.append(digest)
         asked, size = chosen.digest, chosen.size
     raise CtrtError("its index leads to an index again and again")
 
@@ -170,7 +274,8 @@ def _variants(wanted: documents.Platform) -> list[str]:
     return [wanted.variant, ""] if wanted.variant else [""]
 
 
-def _platform(text: str | None) -> documents.Platform:
+def platform_of(text: str | None) -> documents.Platform:
+    """Read OS/ARCHITECTURE[/VARIANT]; None is this machine's."""
     if text is None:
         text = "/".join(documents.host_platform().values())
     system, _, rest = text.partition("/")
@@ -193,12 +298,11 @@ def _add(store: Store, pieces: Iterator[bytes], described: documents.Descriptor,
 
 def _fetch(
     store: Store,
-    repository: str,
+    place: Source,
     layers: list[documents.Descriptor],
-    client: Registry,
     progress: Callable[[Progress], object] | None,
 ) -> None:
-    """Download the layers that are missing, several at a time; the first failure ends all."""
+    """Bring the layers that are missing, several at a time; the first failure ends all."""
     missing: dict[str, documents.Descriptor] = {}
     for layer in layers:
         if layer.digest in missing:
@@ -208,41 +312,79 @@ def _fetch(
                 progress(Progress(layer.digest[7:19], layer.size, layer.size, "exists"))
         else:
             missing[check_digest(layer.digest)] = layer
-    if not missing:
+
+    def fetch(
+        layer: documents.Descriptor, tell: Callable[[Progress], None], stop: threading.Event
+    ) -> None:
+        short = layer.digest[7:19]
+
+        def read(start: int) -> Iterator[bytes]:
+            for piece in place.blob(layer, start):
+                if stop.is_set():
+                    raise CtrtError("the pull was interrupted")
+                yield piece
+
+        def told(done: int) -> None:
+            tell(Progress(short, done, layer.size, "downloading"))
+
+        told(0)
+        if place.remote:
+            try:
+                partial.fetch(store, layer, read, told)
+            except RegistryError as error:
+                raise CtrtError(f"layer {short}: {error}") from None
+            except partial.BrokenBlobError as error:
+                raise CtrtError(f"layer {short} is broken: {error}") from None
+        else:
+            _add(store, _counted(read(0), told), layer, "layer")
+        tell(Progress(short, layer.size, layer.size, "done"))
+
+    in_parallel(list(missing.values()), fetch, progress, place.close)
+
+
+def _counted(pieces: Iterator[bytes], tell: Callable[[int], None]) -> Iterator[bytes]:
+    done = 0
+    for piece in pieces:
+        done += len(piece)
+        tell(done)
+        yield piece
+
+
+def in_parallel(
+    items: list[T],
+    work: Callable[[T, Callable[[Progress], None], threading.Event], None],
+    progress: Callable[[Progress], object] | None,
+    abort: Callable[[], None],
+) -> None:
+    """Do something with each item, several at a time; the first failure ends all.
+
+    `work(item, tell, stop)` runs in a thread: what it tells goes to `progress` in this one, and
+    it ends soon after `stop` is set. `abort` is called when threads have to be left behind.
+    """
+    if not items:
         return
-    todo: queue.SimpleQueue[documents.Descriptor] = queue.SimpleQueue()
-    for layer in missing.values():
-        todo.put(layer)
+    todo: queue.SimpleQueue[T] = queue.SimpleQueue()
+    for item in items:
+        todo.put(item)
     events: queue.SimpleQueue[Progress | BaseException | None] = queue.SimpleQueue()
     stop = threading.Event()
 
-    def watched(layer: documents.Descriptor) -> Iterator[bytes]:
-        done = 0
-        for piece in client.blob(repository, layer.digest, layer.size):
-            if stop.is_set():
-                raise CtrtError("the pull was interrupted")
-            done += len(piece)
-            events.put(Progress(layer.digest[7:19], done, layer.size, "downloading"))
-            yield piece
-
-    def work() -> None:
+    def loop() -> None:
         try:
             while not stop.is_set():
                 try:
-                    layer = todo.get_nowait()
+                    item = todo.get_nowait()
                 except queue.Empty:
                     break
-                events.put(Progress(layer.digest[7:19], 0, layer.size, "downloading"))
-                _add(store, watched(layer), layer, "layer")
-                events.put(Progress(layer.digest[7:19], layer.size, layer.size, "done"))
+                work(item, events.put, stop)
         except BaseException as error:
             events.put(error)
         finally:
             events.put(None)
 
     threads = [
-        threading.Thread(target=work, name="ctrt-pull", daemon=True)
-        for _ in range(min(PARALLEL, len(missing)))
+        threading.Thread(target=loop, name="ctrt-images", daemon=True)
+        for _ in range(min(PARALLEL, len(items)))
     ]
     for thread in threads:
         thread.start()
@@ -262,21 +404,8 @@ def _fetch(
         # Also when the user interrupts: threads see it with their next piece.
         stop.set()
         if left:
-            client.close()
+            abort()
         for thread in threads:
             thread.join(timeout=2)
     if failure is not None:
         raise failure
-
-
-def _missing(error: RegistryError, name: Reference, client: Registry) -> str:
-    """Say what a registry's "not found" means: no repository, or no such tag in it."""
-    shown = f"HTTP 404 {error.code}".strip()
-    if error.code == "NAME_UNKNOWN" or not client.repository_exists(name.repository):
-        return f"the registry has no repository {name.repository} ({shown}); check its spelling"
-    insecure = " --tls-verify=false" if client.plain else ""
-    what = "image of that digest" if name.digest else "tag"
-    return (
-        f"the registry has no such {what} ({shown}); list its tags with:"
-        f" skopeo list-tags{insecure} docker://{name.registry}/{name.repository}"
-    )

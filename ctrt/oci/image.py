@@ -63,6 +63,8 @@ class Descriptor(msgspec.Struct, frozen=True, rename="camel"):
     size: Size
     platform: Platform | None = None
     annotations: dict[str, str] | None = None
+    urls: list[str] | None = None
+    artifact_type: str = ""
 
 
 class Manifest(msgspec.Struct, frozen=True, rename="camel"):

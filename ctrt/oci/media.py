@@ -29,10 +29,13 @@ LAYERS = frozenset(
     (
         OCI_LAYER,
         OCI_LAYER_GZIP,
+        OCI_LAYER_ZSTD,
         DOCKER_LAYER,
         DOCKER_LAYER_GZIP,
         "application/vnd.oci.image.layer.nondistributable.v1.tar",
         "application/vnd.oci.image.layer.nondistributable.v1.tar+gzip",
+        "application/vnd.oci.image.layer.nondistributable.v1.tar+zstd",
+        "application/vnd.docker.image.rootfs.diff.tar.zstd",
         "application/vnd.docker.image.rootfs.foreign.diff.tar",
         "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip",
     )

@@ -4,8 +4,9 @@
 
 What is left out is Docker Hub's: `debian` is `docker.io/library/debian:latest`. The first
 part is a registry when it has a dot or a port, or is `localhost`; anything else is a group on
-Docker Hub. The grammar is that of the distribution project's `reference` package, which every
-engine uses: https://github.com/distribution/reference.
+Docker Hub. Where the host's registries.conf says more about such short names,
+`images/registries.py` reads it. The grammar is that of the distribution project's `reference`
+package, which every engine uses: https://github.com/distribution/reference.
 
 `ctrt run` reads a reference before it does anything else, so this module costs no import.
 """
@@ -104,6 +105,12 @@ def parse(text: str) -> Reference:
     if len(registry) + len(repository) + 1 > 255:
         raise _wrong(text, "the name is longer than 255 characters")
     return Reference(registry, repository, tag, digest if at else None)
+
+
+def is_short(text: str) -> bool:
+    """Say whether a reference names no registry, so that the host's configuration decides it."""
+    head, found, _ = text.partition("@")[0].partition("/")
+    return not (found and _is_registry(head))
 
 
 def check_digest(digest: str, text: str = "", start: int = 0) -> str:

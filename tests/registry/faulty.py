@@ -34,6 +34,13 @@ class Request(BaseHTTPRequestHandler):
                     return
         self.serve()
 
+    def do_HEAD(self) -> None:
+        kind, body = self.server.content.get(self.path, ("", None))
+        self.send_response(404 if body is None else 200)
+        self.send_header("Content-Length", str(len(body or b"")))
+        self.send_header("Content-Type", kind)
+        self.end_headers()
+
     def serve(self) -> None:
         """Answer as a good registry does."""
         kind, body = self.server.content.get(self.path, ("", None))

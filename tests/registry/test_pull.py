@@ -13,13 +13,17 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
+from urllib.request import urlopen
 
 import pytest
 from conftest import free_port, run
+from faulty import Faulty
 from images_tools import leftovers
 
+from ctrt.engine import Engine
+from ctrt.engine.verbs import VERBS
 from ctrt.errors import CtrtError
-from ctrt.images import layers
+from ctrt.images import certificates, layers
 from ctrt.images.pull import Progress, pull
 from ctrt.images.registry import Registry
 from ctrt.images.store import Store
@@ -163,17 +167,18 @@ def test_a_platform_that_the_single_image_is_not_for(store: Store, registry: str
 def test_no_such_tag(store: Store, registry: str) -> None:
     assert failure(store, f"{registry}/group/tool:13") == (
         "the registry has no such tag (HTTP 404 MANIFEST_UNKNOWN); list its tags with:"
-        f" skopeo list-tags --tls-verify=false docker://{registry}/group/tool"
+        f" ctrt tags {registry}/group/tool"
     )
     pull(store, f"{registry}/group/tool:oci")
 
 
-def test_the_command_in_the_error_works(registry: str) -> None:
+def test_the_command_in_the_error_works(store: Store, registry: str) -> None:
     with pytest.raises(CtrtError) as caught:
-        pull(Store("/nonexistent/ctrt") if os.geteuid() else Store("/tmp/ctrt-never"),
-             f"{registry}/group/tool:13")  # fmt: skip
-    command = str(caught.value).partition("list its tags with: ")[2]
-    assert sorted(json.loads(run(*command.split()))["Tags"]) == ["docker", "oci"]
+        pull(store, f"{registry}/group/tool:13")
+    command = str(caught.value).partition("list its tags with: ctrt ")[2].split()
+    assert str(VERBS[command[0]](Engine(store.root), command[1:])).split() == [
+        "TAG", "docker", "oci",
+    ]  # fmt: skip
 
 
 def test_no_such_digest(store: Store, registry: str) -> None:
@@ -240,8 +245,8 @@ def private(start_registry: Callable[..., str], certificate: Path, layout: str) 
 
 def test_an_unknown_authority(store: Store, private: str) -> None:
     assert failure(store, f"{private}/tool:1") == (
-        f"the TLS certificate of {private} is not trusted (self-signed certificate); point"
-        " SSL_CERT_FILE at the certificate of its authority"
+        f"the TLS certificate of {private} is not trusted (self-signed certificate); put"
+        f" the certificate of its authority as ca.crt into {certificates.place(private)}"
     )
 
 
@@ -249,13 +254,15 @@ def test_basic_credentials(
     store: Store, private: str, certificate: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("SSL_CERT_FILE", str(certificate / "crt"))
-    refused = (
+    assert failure(store, f"{private}/tool:1") == (
         f"{private} refuses access (HTTP 401 UNAUTHORIZED): the image is private or does not"
-        f" exist; log in with: podman login {private}"
+        f" exist; log in with: ctrt login {private}"
     )
-    assert failure(store, f"{private}/tool:1") == refused
     login(tmp_path, private, "alice:wrong")
-    assert failure(store, f"{private}/tool:1") == refused
+    assert failure(store, f"{private}/tool:1") == (
+        f"{private} refuses the user alice (HTTP 401 UNAUTHORIZED), whose credentials are in"
+        f" {tmp_path}/containers/auth.json; log in again with: ctrt login {private}"
+    )
     login(tmp_path, private, "alice:s3cret")
     assert pull(store, f"{private}/tool:1").layers
 
@@ -358,13 +365,13 @@ def test_token_with_credentials(store: Store, guarded: tuple[str, Tokens], tmp_p
     host, tokens = guarded
     assert failure(store, f"{host}/private/tool:1") == (
         f"{host} refuses access (HTTP 401 UNAUTHORIZED): the image is private or does not exist;"
-        f" log in with: podman login {host}"
+        f" log in with: ctrt login {host}"
     )
     login(tmp_path, f"{host}/private", "alice:wrong")
     realm = f"127.0.0.1:{tokens.server_address[1]}"
     assert failure(store, f"{host}/private/tool:1") == (
-        f"its token server {realm} refuses access (HTTP 401): the image is private or does not"
-        f" exist; log in with: podman login {realm}"
+        f"its token server {realm} refuses the user alice (HTTP 401), whose credentials are in"
+        f" {tmp_path}/containers/auth.json; log in again with: ctrt login {host}"
     )
     login(tmp_path, f"{host}/private", "alice:s3cret")
     assert pull(store, f"{host}/private/tool:1").layers
@@ -420,3 +427,25 @@ def test_the_client_says_whether_the_registry_is_plain(registry: str) -> None:
     client.manifest("group/tool", "oci")
     assert client.plain
     client.close()
+
+
+def test_an_old_manifest_is_pulled_as_an_image_of_today(store: Store, registry: str) -> None:
+    """docker-registry makes schema 1 of an image for clients that do not ask for better."""
+    with urlopen(f"http://{registry}/v2/group/tool/manifests/docker") as answer:
+        kind, data = answer.headers["Content-Type"], answer.read()
+    assert kind in media.DOCKER_SCHEMA1
+    old = Faulty()
+    try:
+        today = pull(Store(store.root + "2"), f"{registry}/group/tool:docker")
+        blobs = {layer["blobSum"] for layer in json.loads(data)["fsLayers"]}
+        for blob in blobs:
+            with urlopen(f"http://{registry}/v2/group/tool/blobs/{blob}") as answer:
+                old.content[f"/v2/x/blobs/{blob}"] = ("", answer.read())
+        old.content["/v2/x/manifests/1"] = (kind, data)
+        made = pull(store, f"{old.host}/x:1", plain_http=True)
+        assert [layer.digest for layer in made.layers] == [layer.digest for layer in today.layers]
+        assert [layer.diff_id for layer in made.layers] == [layer.diff_id for layer in today.layers]
+        assert made.config["config"]["Cmd"] == ["/bin/tool"]
+        assert len(layers.unpack(store, made, layers.Unpacker(WORLD))) == 2
+    finally:
+        old.close()

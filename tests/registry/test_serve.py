@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -212,16 +211,12 @@ def test_skopeo_pushes(
     assert os.listdir(store.path("tmp")) == []
 
 
-def test_podman_pulls(server: Server, tmp_path: Path) -> None:
-    if not shutil.which("podman") or os.geteuid() != 0:
-        pytest.skip("needs podman as root")
-    place = ["--root", str(tmp_path / "p"), "--runroot", str(tmp_path / "r"),
-             "--storage-driver", "vfs"]  # fmt: skip
+def test_podman_pulls(server: Server, podman: list[str]) -> None:
     name = f"127.0.0.1:{server.port}/tour/shell"
-    identifier = run("podman", *place, "pull", "-q", "--tls-verify=false", name).strip()
-    said = json.loads(run("podman", *place, "image", "inspect", identifier))[0]
+    identifier = run(*podman, "pull", "-q", "--tls-verify=false", name).strip()
+    said = json.loads(run(*podman, "image", "inspect", identifier))[0]
     assert said["Config"]["Cmd"] == ["/bin/sh"]
-    run("podman", *place, "rmi", identifier)
+    run(*podman, "rmi", identifier)
 
 
 def test_another_ctrt_pulls(server: Server, store: Store, tmp_path: Path) -> None:
@@ -234,8 +229,8 @@ def test_another_ctrt_pulls(server: Server, store: Store, tmp_path: Path) -> Non
         pull(other, f"127.0.0.1:{server.port}/tour/shell:2")
     assert str(caught.value) == (
         f"cannot pull 127.0.0.1:{server.port}/tour/shell:2: the registry has no such tag"
-        " (HTTP 404 MANIFEST_UNKNOWN); list its tags with: skopeo list-tags --tls-verify=false"
-        f" docker://127.0.0.1:{server.port}/tour/shell"
+        " (HTTP 404 MANIFEST_UNKNOWN); list its tags with: ctrt tags"
+        f" 127.0.0.1:{server.port}/tour/shell"
     )
     with pytest.raises(CtrtError) as caught:
         pull(other, f"127.0.0.1:{server.port}/tour/shel")

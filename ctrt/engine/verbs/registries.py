@@ -1,0 +1,385 @@
+"""The verbs about registries: pull, push, copy, login, tags and what a name means."""
+
+from __future__ import annotations
+
+from ctrt.engine.options import TLS_VERIFY, Option, Table
+from ctrt.engine.verbs.base import ONE, Listing, Text, Verb, json_text
+from ctrt.errors import CtrtError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ctrt.draw import Picture
+    from ctrt.engine import Engine
+    from ctrt.engine.options import Values
+    from ctrt.engine.verbs.base import Report
+    from ctrt.images.auth import Login
+    from ctrt.images.registries import Config
+    from ctrt.images.registry import Registry
+    from ctrt.images.transports import Options
+
+
+def _config(engine: Engine) -> Config:
+    from ctrt.images import registries
+
+    return registries.load(engine.store.path("cache", "registries"))
+
+
+def _options(values: Values, side: str = "") -> Options:
+    """How registries are spoken to, as the options of a verb (or of one of its sides) say."""
+    from ctrt.images.transports import Options
+
+    verify = getattr(values, f"{side}tls_verify")
+    if verify is None:
+        verify = values.tls_verify
+    return Options(
+        insecure=verify == "false",
+        cert_dir=values.cert_dir or "",
+        authfile=values.authfile or "",
+        login=_creds(getattr(values, f"{side}creds"), f"--{side.replace('_', '-')}creds"),
+    )
+
+
+def _creds(text: str | None, option: str) -> Login | None:
+    from ctrt.images.auth import Login
+
+    if not text:
+        return None
+    user, colon, password = text.partition(":")
+    if not user:
+        raise CtrtError(f"{option} names no user; it is USER[:PASSWORD]")
+    return Login(user, password if colon else _ask("Password: "), "", option)
+
+
+def _ask(prompt: str) -> str:
+    """Ask a person for a secret; a notebook puts its own question in getpass."""
+    import getpass
+    import sys
+
+    if getpass.getpass.__module__ == "getpass" and not sys.stdin.isatty():
+        raise CtrtError("there is no terminal to ask for the password; give it by --password-stdin")
+    try:
+        return getpass.getpass(prompt)
+    except EOFError:
+        raise CtrtError("no password was given") from None
+
+
+def _client(engine: Engine, registry: str, values: Values) -> Registry:
+    from ctrt.images.transports import docker
+    from ctrt.oci.reference import parse
+
+    reference = parse(f"{registry}/x")
+    end = _config(engine).endpoints(reference)[-1]
+    return docker.client(end.location.registry, _options(values), insecure=end.insecure)
+
+
+def _pull(engine: Engine, values: Values, report: Report) -> Text:
+    from ctrt.images.pull import pull
+
+    image = pull(
+        engine.store,
+        values.operands[0],
+        platform=values.platform,
+        progress=report,
+        options=_options(values),
+        policy=values.signature_policy or "",
+    )
+    return Text(image.reference)
+
+
+def _push(engine: Engine, values: Values, report: Report) -> Text:
+    from ctrt.images import transports
+    from ctrt.images.copy import push
+
+    name = values.operands[0]
+    image = engine.store.find(name)
+    if image is None:
+        raise CtrtError(f"there is no image {name} in the store; see: ctrt images")
+    where = values.operands[1] if len(values.operands) > 1 else image.reference
+    if where.startswith("localhost/"):
+        raise CtrtError(
+            f"{where} names no registry; say where to push it, as in: ctrt push {name}"
+            f" REGISTRY/{where.removeprefix('localhost/')}"
+        )
+    to = transports.destination(where, _options(values), _config(engine))
+    return Text(push(engine.store, image, to, progress=report))
+
+
+def _copy(engine: Engine, values: Values, report: Report) -> Text:
+    from ctrt.images import transports
+    from ctrt.images.copy import copy
+
+    config = _config(engine)
+    first, second = values.operands
+    place = transports.source(first, _options(values, "src_"), config)
+    try:
+        to = transports.destination(second, _options(values, "dest_"), config)
+    except CtrtError:
+        place.close()
+        raise
+    return Text(
+        copy(
+            place,
+            to,
+            platform=values.platform,
+            everything=values.all,
+            progress=report,
+            policy=values.signature_policy or "",
+        )
+    )
+
+
+def _login(engine: Engine, values: Values, _report: Report) -> Text:
+    import sys
+
+    from ctrt.images import auth
+    from ctrt.images.transports import docker
+    from ctrt.oci.reference import parse
+
+    key = values.operands[0].removeprefix("https://").removeprefix("http://").rstrip("/")
+    registry, _, group = key.partition("/")
+    parse(f"{key}/x")
+    had = auth.lookup(registry, group, authfile=values.authfile or "")
+    if values.get_login:
+        if had is None:
+            raise CtrtError(f"nobody is logged in to {key}; log in with: ctrt login {key}")
+        return Text(had.user or had.name)
+    user = values.username
+    if values.password_stdin:
+        if not user:
+            raise CtrtError("login: --password-stdin needs --username, too")
+        password = sys.stdin.readline().rstrip("\r\n")
+    else:
+        user = user or (had.user if had else "") or _user(key)
+        password = _ask(f"Password of {user} at {key}: ")
+    if not password:
+        raise CtrtError("login: the password is empty")
+    options = _options(values)
+    options.login = auth.Login(user, password, "", "what was just given")
+    end = _config(engine).endpoints(parse(f"{key}/x"))[-1]
+    client = docker.client(end.location.registry, options, insecure=end.insecure)
+    try:
+        client.check()
+    except CtrtError as error:
+        if getattr(error, "http_status", 0) in (401, 403):
+            raise CtrtError(
+                f"login: {registry} refuses the user {user} with this password"
+            ) from None
+        raise CtrtError(f"login: {error}") from None
+    finally:
+        client.close()
+    path = auth.store(key, options.login, authfile=values.authfile or "")
+    return Text(f"logged in to {key} as {user}; written to {path}")
+
+
+def _user(key: str) -> str:
+    try:
+        return input(f"User at {key}: ")
+    except EOFError:
+        raise CtrtError("login: no user was given; give one by --username") from None
+
+
+def _logout(_engine: Engine, values: Values, _report: Report) -> Text:
+    from ctrt.images import auth
+
+    if bool(values.operands) == values.all:
+        raise CtrtError("logout: expected one REGISTRY, or --all")
+    key = values.operands[0].rstrip("/") if values.operands else ""
+    had = auth.forget(key, authfile=values.authfile or "")
+    if key and not had:
+        raise CtrtError(f"nobody is logged in to {key}")
+    return Text(f"logged out of {key or 'all registries'}")
+
+
+def _tags(engine: Engine, values: Values, _report: Report) -> Listing:
+    from ctrt.images import transports
+    from ctrt.oci.reference import Reference
+
+    name = transports.split(values.operands[0])[1]
+    wanted: Reference = _config(engine).candidates(name)[0].reference
+    end = _config(engine).endpoints(wanted)[-1]
+    options = _options(values)
+    from ctrt.images.transports import docker
+
+    client = docker.client(end.location.registry, options, insecure=end.insecure)
+    try:
+        return Listing(("TAG",), [(tag,) for tag in sorted(client.tags(end.location.repository))])
+    except CtrtError as error:
+        raise CtrtError(
+            f"cannot list the tags of {wanted.registry}/{wanted.repository}: {error}"
+        ) from None
+    finally:
+        client.close()
+
+
+def _catalog(engine: Engine, values: Values, _report: Report) -> Listing:
+    client = _client(engine, values.operands[0], values)
+    try:
+        return Listing(("REPOSITORY",), [(name,) for name in sorted(client.catalog())])
+    except CtrtError as error:
+        raise CtrtError(f"cannot list what {values.operands[0]} has: {error}") from None
+    finally:
+        client.close()
+
+
+def _referrers(engine: Engine, values: Values, _report: Report) -> Listing:
+    from ctrt.engine.verbs.base import size_text
+    from ctrt.images.transports import docker, split
+
+    config = _config(engine)
+    name = config.candidates(split(values.operands[0])[1])[0].reference
+    end = config.endpoints(name)[-1]
+    client = docker.client(end.location.registry, _options(values), insecure=end.insecure)
+    place = end.location
+    try:
+        digest = place.digest or client.manifest(place.repository, place.tag or "latest")[1]
+        found = client.referrers(place.repository, digest, values.type or "")
+    except CtrtError as error:
+        raise CtrtError(f"cannot list what refers to {name}: {error}") from None
+    finally:
+        client.close()
+    return Listing(
+        ("DIGEST", "TYPE", "SIZE"),
+        [(e.digest, e.artifact_type or e.media_type, size_text(e.size)) for e in found],
+    )
+
+
+def _reference(engine: Engine, values: Values, _report: Report) -> Picture | Text:
+    from ctrt import draw
+    from ctrt.images.transports import split
+
+    config = _config(engine)
+    typed = split(values.operands[0])[1]
+    candidates = config.candidates(typed)
+    ends = []
+    refused = ""
+    try:
+        ends = config.endpoints(candidates[0].reference)
+    except CtrtError as error:
+        refused = str(error)
+    picture = draw.reference(typed, candidates, ends, refused=refused, ids=values.ids)
+    if values.json:
+        return json_text(picture.json())
+    if values.svg:
+        with open(values.svg, "w", encoding="utf-8") as file:
+            file.write(picture.svg())
+        return Text(f"written to {values.svg}")
+    return picture
+
+
+_CERT_DIR = Option("--cert-dir", "directory of certificates and keys", metavar="DIRECTORY")
+_AUTHFILE = Option("--authfile", "file of credentials instead of the usual ones", metavar="FILE")
+_CREDS = Option("--creds", "user and password for the registry", metavar="USER[:PASSWORD]")
+_POLICY = Option("--signature-policy", "policy.json instead of the host's", metavar="FILE")
+_PLATFORM = Option("--platform", "which image of several", metavar="OS/ARCH[/VARIANT]")
+_ACCESS = [TLS_VERIFY, _CERT_DIR, _AUTHFILE, _CREDS]
+
+
+def _side(side: str, words: str) -> list[Option]:
+    return [
+        Option(
+            f"--{side}-tls-verify",
+            f"--tls-verify for the {words}",
+            metavar="BOOL",
+            choices=("true", "false"),
+        ),
+        Option(f"--{side}-creds", f"--creds for the {words}", metavar="USER[:PASSWORD]"),
+    ]
+
+
+VERBS = [
+    Verb(
+        Table(
+            "pull",
+            "Fetch an image from a registry, or from oci:, oci-archive:, docker-archive:, dir: or"
+            " containers-storage:.",
+            "IMAGE",
+            [_PLATFORM, *_ACCESS, _POLICY],
+        ),
+        _pull,
+        ONE,
+    ),
+    Verb(
+        Table(
+            "push",
+            "Bring an image to a registry, or to oci:, oci-archive:, docker-archive: or dir:.",
+            "IMAGE [DESTINATION]",
+            _ACCESS,
+        ),
+        _push,
+        range(1, 3),
+    ),
+    Verb(
+        Table(
+            "copy",
+            "Copy an image from one place to another, past the store.",
+            "SOURCE DESTINATION",
+            [
+                Option("--all", "all images of an index, with the index"),
+                _PLATFORM,
+                TLS_VERIFY,
+                *_side("src", "source"),
+                *_side("dest", "destination"),
+                _CERT_DIR,
+                _AUTHFILE,
+                _POLICY,
+            ],
+        ),
+        _copy,
+        range(2, 3),
+    ),
+    Verb(
+        Table(
+            "login",
+            "Check user and password at a registry, and write them down.",
+            "REGISTRY[/GROUP...]",
+            [
+                Option("-u --username", "the user", metavar="USER"),
+                Option("--password-stdin", "read the password from the standard input"),
+                Option("--get-login", "only say who is logged in"),
+                *_ACCESS,
+            ],
+        ),
+        _login,
+        ONE,
+    ),
+    Verb(
+        Table(
+            "logout",
+            "Forget user and password of a registry.",
+            "REGISTRY[/GROUP...]",
+            [Option("-a --all", "of all registries"), _AUTHFILE],
+        ),
+        _logout,
+        range(2),
+    ),
+    Verb(Table("tags", "List the tags of a repository.", "REPOSITORY", _ACCESS), _tags, ONE),
+    Verb(
+        Table("catalog", "List the repositories of a registry.", "REGISTRY", _ACCESS),
+        _catalog,
+        ONE,
+    ),
+    Verb(
+        Table(
+            "referrers",
+            "List what refers to an image: signatures, attestations, lists of contents.",
+            "IMAGE",
+            [Option("--type", "only this type of artifact", metavar="TYPE"), *_ACCESS],
+        ),
+        _referrers,
+        ONE,
+    ),
+    Verb(
+        Table(
+            "reference",
+            "Draw what a name means: registry, repository, tag, and where it is fetched from.",
+            "NAME",
+            [
+                Option("--ids", "show the paths of configuration files"),
+                Option("--svg", "write an SVG file", metavar="FILE"),
+                Option("--json", "as JSON"),
+            ],
+        ),
+        _reference,
+        ONE,
+    ),
+]

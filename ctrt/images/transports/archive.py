@@ -1,0 +1,249 @@
+"""docker-archive: - what `docker save` and `podman save` write.
+
+Its layers are named by manifest.json and lie there unpacked, so the manifest that a registry
+would have is made here: same configuration, same layers, but plain, and with a digest of its own.
+
+Source: moby, image/spec/v1.2.md, "Combined Image JSON + Filesystem Changeset Format".
+"""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+import os
+import tarfile
+import tempfile
+from hashlib import sha256
+from typing import IO, TYPE_CHECKING, Any
+
+import msgspec
+
+from ctrt.errors import CtrtError
+from ctrt.images.transports.base import (
+    PIECE_BYTES,
+    Destination,
+    Source,
+    checked,
+    digest_of,
+    local_reference,
+)
+from ctrt.images.transports.tarball import Tarball
+from ctrt.oci import image as documents
+from ctrt.oci import media
+from ctrt.oci.reference import parse
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+
+class _Entry(msgspec.Struct):
+    """One image of manifest.json."""
+
+    Config: str  # the file's word
+    Layers: list[str]
+    RepoTags: list[str] | None = None
+
+
+class ArchiveSource(Source):
+    """An image of an archive, by its name there; without one there must be just one."""
+
+    transport = "docker-archive"
+
+    def __init__(self, rest: str) -> None:
+        path, _, wanted = rest.partition(":")
+        self._path = path
+        self._tar = Tarball(path)
+        try:
+            entry = self._choose(wanted)
+            super().__init__(f"docker-archive:{rest}", self._named(entry, wanted))
+            self._config = self._tar.read(entry.Config, media.CONFIG_LIMIT)
+            self._files: dict[str, str] = {}
+            self._data = self._manifest(entry)
+        except CtrtError:
+            self.close()
+            raise
+
+    def manifest(self, digest: str | None = None) -> tuple[str, str, bytes]:
+        """Return the manifest that was made."""
+        return media.OCI_MANIFEST, digest_of(self._data), self._data
+
+    def blob(self, described: documents.Descriptor, start: int = 0) -> Iterator[bytes]:
+        """Yield a layer or the configuration."""
+        if described.digest == digest_of(self._config):
+            return iter((self._config[start:],))
+        return self._tar.pieces(self._files[described.digest], start)
+
+    def close(self) -> None:
+        """Close the archive."""
+        self._tar.close()
+
+    def _choose(self, wanted: str) -> _Entry:
+        what = f"manifest.json in {self._path}"
+        try:
+            entries = msgspec.json.decode(
+                self._tar.read("manifest.json", media.MANIFEST_LIMIT), type=list[_Entry]
+            )
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+            raise CtrtError(f"{what} is broken: {error}") from None
+        if wanted.startswith("@") and wanted[1:].isdecimal() and int(wanted[1:]) < len(entries):
+            return entries[int(wanted[1:])]
+        for entry in entries:
+            if wanted and any(_same(tag, wanted) for tag in entry.RepoTags or ()):
+                return entry
+        if len(entries) == 1 and not wanted:
+            return entries[0]
+        known = ", ".join(tag for entry in entries for tag in entry.RepoTags or ()) or "no names"
+        has = f"no image {wanted}" if wanted else f"{len(entries)} images"
+        raise CtrtError(
+            f"{self._path} has {has}; name one as docker-archive:{self._path}:NAME (it has {known})"
+        )
+
+    def _named(self, entry: _Entry, wanted: str) -> Any:
+        tags = [tag for tag in entry.RepoTags or () if not wanted or _same(tag, wanted)]
+        return parse(tags[0]) if tags else local_reference(self._path)
+
+    def _manifest(self, entry: _Entry) -> bytes:
+        config = documents.read_config(self._config, f"the image in {self._path}")
+        diff_ids = config.rootfs.diff_ids
+        if len(diff_ids) != len(entry.Layers):
+            raise CtrtError(
+                f"manifest.json in {self._path} has {len(entry.Layers)} layers, but the"
+                f" configuration {len(diff_ids)}"
+            )
+        layers = []
+        for name, diff_id in zip(entry.Layers, diff_ids, strict=True):
+            kind, digest = media.OCI_LAYER, diff_id
+            if next(self._tar.pieces(name), b"")[:2] == b"\x1f\x8b":
+                hashed = sha256()
+                for piece in self._tar.pieces(name):
+                    hashed.update(piece)
+                kind, digest = media.OCI_LAYER_GZIP, f"sha256:{hashed.hexdigest()}"
+            self._files[digest] = name
+            layers.append({"mediaType": kind, "size": self._tar.size(name), "digest": digest})
+        made = {
+            "schemaVersion": 2,
+            "mediaType": media.OCI_MANIFEST,
+            "config": {
+                "mediaType": media.OCI_CONFIG,
+                "size": len(self._config),
+                "digest": digest_of(self._config),
+            },
+            "layers": layers,
+        }
+        return json.dumps(made, separators=(",", ":")).encode()
+
+
+class ArchiveDestination(Destination):
+    """An archive of one image, with its layers unpacked as the format wants them."""
+
+    transport = "docker-archive"
+
+    def __init__(self, rest: str) -> None:
+        super().__init__(f"docker-archive:{rest}")
+        path, _, name = rest.partition(":")
+        self._path = os.path.abspath(path)
+        self._tag = str(parse(name)) if name else ""
+        if os.path.exists(path):
+            raise CtrtError(f"there is already a file {path}")
+        self._aside = f"{self._path}.{os.urandom(4).hex()}"
+        try:
+            self._tar = tarfile.open(self._aside, "x:", format=tarfile.PAX_FORMAT)  # noqa: SIM115
+        except OSError as error:
+            raise CtrtError(f"{path} cannot be written: {error.strerror}") from None
+        self._layers: dict[str, str] = {}
+        self._configs: dict[str, bytes] = {}
+
+    def put_blob(
+        self,
+        described: documents.Descriptor,
+        read: Callable[[int], Iterable[bytes]],
+        source: Source,
+    ) -> str:
+        """Write a layer as a plain tar, or keep the configuration."""
+        if described.media_type not in media.LAYERS:
+            self._configs[described.digest] = b"".join(checked(read(0), described))
+            return "written"
+        with tempfile.TemporaryFile(dir=os.path.dirname(self._path)) as plain:
+            hashed = sha256()
+            for piece in _plain(checked(read(0), described), described.media_type):
+                hashed.update(piece)
+                plain.write(piece)
+            name = f"{hashed.hexdigest()}.tar"
+            self._layers[described.digest] = name
+            if name not in self._tar.getnames():
+                self._add(name, plain, plain.tell())
+        return "written"
+
+    def put_manifest(self, media_type: str, data: bytes, digest: str, *, top: bool) -> str:
+        """Write manifest.json and finish the archive."""
+        if media_type in media.INDEXES:
+            raise CtrtError("docker-archive: holds images for one platform; choose one")
+        manifest = documents.read_manifest(data, "the image")
+        config = self._configs[manifest.config.digest]
+        name = f"{manifest.config.digest[7:]}.json"
+        entry = {
+            "Config": name,
+            "RepoTags": [self._tag] if self._tag else [],
+            "Layers": [self._layers[layer.digest] for layer in manifest.layers],
+        }
+        for file, content in ((name, config), ("manifest.json", json.dumps([entry]).encode())):
+            self._add(file, io.BytesIO(content), len(content))
+        self._tar.close()
+        os.rename(self._aside, self._path)
+        return digest
+
+    def close(self) -> None:
+        """Remove what was not finished."""
+        self._tar.close()
+        if os.path.exists(self._aside):
+            os.unlink(self._aside)
+
+    def _add(self, name: str, file: IO[bytes], size: int) -> None:
+        member = tarfile.TarInfo(name)
+        member.size = size
+        member.mode = 0o644
+        file.seek(0)
+        self._tar.addfile(member, file)
+
+
+def _same(tag: str, wanted: str) -> bool:
+    try:
+        return tag == wanted or parse(tag) == parse(wanted)
+    except CtrtError:
+        return False
+
+
+def _plain(pieces: Iterable[bytes], media_type: str) -> Iterator[bytes]:
+    """Unpack a layer's blob."""
+    if media_type.endswith("gzip"):
+        with gzip.open(_Stream(pieces)) as stream:
+            while piece := stream.read(PIECE_BYTES):
+                yield piece
+    elif media_type.endswith("zstd"):
+        raise CtrtError("a layer packed with zstd cannot be written to docker-archive:")
+    else:
+        yield from pieces
+
+
+class _Stream(io.RawIOBase):
+    """An iterator of bytes as a file to read from."""
+
+    def __init__(self, pieces: Iterable[bytes]) -> None:
+        super().__init__()
+        self._pieces = iter(pieces)
+        self._rest = b""
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        while not self._rest:
+            piece = next(self._pieces, None)
+            if piece is None:
+                return 0
+            self._rest = piece
+        count = min(len(buffer), len(self._rest))
+        buffer[:count] = self._rest[:count]
+        self._rest = self._rest[count:]
+        return count
