@@ -8,27 +8,27 @@ Layers come from strangers. No name is ever resolved by the kernel over more tha
 component: every directory is opened from its parent with O_NOFOLLOW, and symbolic links on
 the way are followed here, as chroot(2) would follow them, so an entry cannot leave the layer
 by its path, by `..`, by an absolute link or by a race. Sizes are bounded by the free disk and
-by a ratio (`_Source`), depth by MAX_DEPTH.
+by a ratio (`Source`), depth by MAX_DEPTH.
 
-Reading runs in a thread beside the writing: zlib, the hash and the system calls all release
-the interpreter lock, so unpacking takes as long as the slower of the two.
+Reading (`_tar.py`) runs in a thread beside the writing, so unpacking takes as long as the
+slower of the two.
 
-Sources: image-spec, layer.md (whiteouts, ordering); pax(1) and tar(5) for the format;
-the kernel's Documentation/filesystems/overlayfs.rst for whiteouts and opaque directories.
+Sources: image-spec, layer.md (whiteouts, ordering); the kernel's
+Documentation/filesystems/overlayfs.rst for whiteouts and opaque directories.
 """
 
 from __future__ import annotations
 
 import os
 import sys
-import zlib
 from errno import EACCES, EINVAL, ENAMETOOLONG, ENODATA, ENOSPC, ENOTSUP, EPERM
 from stat import S_IMODE, S_ISBLK, S_ISCHR, S_ISDIR, S_ISFIFO, S_ISLNK, S_ISREG
-from struct import Struct
+
+from ctrt.images._tar import BrokenLayerError, Entry, Source, clean, entries, shown
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from typing import Any
 
 # A layer may grow to RATIO times its blob, but 1 GiB is always fine: real layers grow 2 to 5
@@ -38,326 +38,13 @@ ALWAYS_BYTES = 1 << 30
 # What is left free on the disk, so that the machine can still work when a layer fills it.
 RESERVE_BYTES = 64 << 20
 MAX_DEPTH = 200
-MAX_HEADER_BYTES = 1 << 20
 MAX_LINKS = 40
-CHUNK_BYTES = 1 << 20
 OPEN_DIRECTORIES = 200
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-_HEADER = Struct("100s8s8s8s12s12s8sc100s8s32s32s8s8s155s12x")
-_ZERO = bytes(512)
 _WHITEOUT = b".wh."
 _OPAQUE = b".wh..wh..opq"
-
-
-class BrokenLayerError(Exception):
-    """The layer is not what it should be; the text is the end of a sentence."""
-
-
-# -- reading -----------------------------------------------------------------------------------
-
-
-class _Source:
-    """The bytes of an uncompressed layer, read, unpacked and hashed by a thread of its own."""
-
-    def __init__(self, path: str, limit: int) -> None:
-        from _queue import SimpleQueue
-        from hashlib import sha256
-        from threading import Semaphore, Thread
-
-        self._path = path
-        self._limit = limit
-        self._hash = sha256()
-        self._queue: SimpleQueue[bytes | Exception | None] = SimpleQueue()
-        self._room = Semaphore(8)
-        self._stopped = False
-        self._chunk = memoryview(b"")
-        self._thread = Thread(target=self._work, daemon=True)
-        self._thread.start()
-
-    def _work(self) -> None:
-        try:
-            total = 0
-            for chunk in _pieces(self._path):
-                total += len(chunk)
-                if total > self._limit:
-                    raise BrokenLayerError(
-                        f"it grows to more than {self._limit >> 20} MiB when it is unpacked"
-                    )
-                self._hash.update(chunk)
-                self._room.acquire()
-                if self._stopped:
-                    return
-                self._queue.put(chunk)
-            self._queue.put(None)
-        except (BrokenLayerError, OSError) as error:
-            self._queue.put(error)
-        except MemoryError:
-            self._queue.put(BrokenLayerError("there is not enough memory to unpack it"))
-
-    def stop(self) -> None:
-        self._stopped = True
-        self._room.release()
-        self._thread.join()
-
-    def _next(self) -> bool:
-        """Fetch the next chunk; False at the end."""
-        chunk = self._queue.get()
-        if isinstance(chunk, Exception):
-            raise chunk
-        if chunk is None:
-            self._queue.put(None)
-            return False
-        self._room.release()
-        self._chunk = memoryview(chunk)
-        return True
-
-    def read(self, size: int) -> bytes:
-        """Return exactly `size` bytes."""
-        chunk = self._chunk
-        if len(chunk) >= size:
-            self._chunk = chunk[size:]
-            return bytes(chunk[:size])
-        parts = []
-        while size:
-            if not self._chunk and not self._next():
-                raise BrokenLayerError("it ends in the middle of an entry")
-            part = self._chunk[:size]
-            parts.append(part)
-            self._chunk = self._chunk[len(part) :]
-            size -= len(part)
-        return b"".join(parts)
-
-    def block(self) -> bytes:
-        """Return the next 512 bytes, or nothing where the archive ends without a mark."""
-        if not self._chunk and not self._next():
-            return b""
-        return self.read(512)
-
-    def copy(self, fd: int, size: int) -> None:
-        """Write the next `size` bytes to a file."""
-        while size:
-            if not self._chunk and not self._next():
-                raise BrokenLayerError("it ends in the middle of an entry")
-            part = self._chunk[:size]
-            written = os.write(fd, part)
-            self._chunk = self._chunk[written:]
-            size -= written
-
-    def skip(self, size: int) -> None:
-        while size:
-            if not self._chunk and not self._next():
-                raise BrokenLayerError("it ends in the middle of an entry")
-            part = min(size, len(self._chunk))
-            self._chunk = self._chunk[part:]
-            size -= part
-
-    def pad(self, size: int) -> None:
-        """Skip what fills the last block of `size` bytes; umoci leaves it out at the end."""
-        left = -size % 512
-        while left and (self._chunk or self._next()):
-            part = min(left, len(self._chunk))
-            self._chunk = self._chunk[part:]
-            left -= part
-
-    def digest(self) -> str:
-        """Read to the end and return the digest of everything."""
-        while self._next():
-            pass
-        self._thread.join()
-        return f"sha256:{self._hash.hexdigest()}"
-
-
-def _pieces(path: str) -> Iterator[bytes]:
-    """Yield the layer's tar in pieces of at most CHUNK_BYTES; gzip is known by its mark."""
-    with open(path, "rb", buffering=0) as file:
-        data = file.read(CHUNK_BYTES >> 2)
-        if data[:4] == b"\x28\xb5\x2f\xfd":
-            raise BrokenLayerError("it is packed with zstd, which cannot be read here")
-        if data[:2] != b"\x1f\x8b":
-            while data:
-                yield data
-                data = file.read(CHUNK_BYTES)
-            return
-        while data:
-            # One gzip member; several may follow one another (RFC 1952, section 2.2).
-            unzip = zlib.decompressobj(31)
-            try:
-                while not unzip.eof:
-                    if not data:
-                        raise BrokenLayerError("its gzip data ends too early")
-                    chunk = unzip.decompress(data, CHUNK_BYTES)
-                    data = unzip.unconsumed_tail or (
-                        b"" if unzip.eof else file.read(CHUNK_BYTES >> 2)
-                    )
-                    if chunk:
-                        yield chunk
-            except zlib.error as error:
-                raise BrokenLayerError(
-                    f"its gzip data is broken ({str(error).rpartition(': ')[2]})"
-                ) from None
-            data = (unzip.unused_data or file.read(CHUNK_BYTES)).lstrip(b"\0")
-            while not data:
-                more = file.read(CHUNK_BYTES)
-                if not more:
-                    break
-                data = more.lstrip(b"\0")
-            if data and data[:1] != b"\x1f":
-                raise BrokenLayerError("something that is not gzip follows its gzip data")
-
-
-class _Entry:
-    """One member of the archive, its extended headers already applied."""
-
-    __slots__ = ("device", "gid", "kind", "link", "mode", "mtime", "name", "size", "uid", "xattrs")
-
-    kind: bytes
-    name: bytes
-    link: bytes
-    mode: int
-    uid: int
-    gid: int
-    size: int
-    mtime: int  # nanoseconds
-    device: tuple[int, int]
-    xattrs: dict[str, bytes]
-
-
-def _entries(source: _Source) -> Iterator[_Entry]:
-    """Read the archive's headers; whoever takes an entry also reads its data."""
-    pax: dict[bytes, bytes] = {}
-    name = link = b""
-    while True:
-        header = source.block()
-        if not header or header == _ZERO:
-            return
-        fields = _HEADER.unpack(header)
-        recorded = _number(fields[6])
-        total = sum(header) - sum(header[148:156]) + 256
-        if recorded != total:
-            # Some old tars summed signed bytes (tar(5)).
-            signed = total - 256 * sum(byte > 127 for byte in header[:148] + header[156:])
-            if recorded != signed:
-                raise BrokenLayerError("a header of its tar archive is broken (wrong checksum)")
-        kind: bytes = fields[7]
-        size = _number(fields[4])
-        if size < 0:
-            raise BrokenLayerError("an entry of its tar archive has a negative size")
-        if kind in b"xgLKX":
-            if size > MAX_HEADER_BYTES:
-                raise BrokenLayerError("an extended header has more than 1 MiB")
-            data = source.read(size)
-            source.pad(size)
-            if kind in b"xX":
-                pax = _pax(data)
-            elif kind == b"L":
-                name = data.partition(b"\0")[0]
-            elif kind == b"K":
-                link = data.partition(b"\0")[0]
-            continue  # b"g": global headers are comments in practice; engines skip them
-        entry = _Entry()
-        entry.kind = kind
-        entry.name = name or fields[0].partition(b"\0")[0]
-        if not name and fields[9][:6] == b"ustar\0" and fields[14][0]:
-            entry.name = fields[14].partition(b"\0")[0] + b"/" + entry.name
-        entry.link = link or fields[8].partition(b"\0")[0]
-        entry.mode = _number(fields[1]) & 0o7777
-        entry.uid = _number(fields[2])
-        entry.gid = _number(fields[3])
-        entry.size = size
-        entry.mtime = _number(fields[5]) * 1_000_000_000
-        entry.device = (0, 0)
-        if kind in b"34":
-            entry.device = (_number(fields[12]), _number(fields[13]))
-        entry.xattrs = {}
-        if pax:
-            _apply(entry, pax)
-        if kind in b"\0" + b"0" and entry.name.endswith(b"/"):
-            entry.kind = b"5"  # so the tar of 1979 wrote directories
-        if entry.kind in b"123456":
-            entry.size = 0  # whatever the header says, no data follows these kinds
-        _check(entry)
-        pax, name, link = {}, b"", b""
-        yield entry
-
-
-def _check(entry: _Entry) -> None:
-    """Refuse what no file can have, before the kernel takes it for something else (-1)."""
-    name = _shown(entry.name)
-    if not (0 <= entry.uid < 0xFFFFFFFF and 0 <= entry.gid < 0xFFFFFFFF):
-        raise BrokenLayerError(f"{name} has an impossible owner ({entry.uid}:{entry.gid})")
-    if abs(entry.mtime) > 10**20:
-        raise BrokenLayerError(f"{name} has an impossible time")
-    if not (0 <= entry.device[0] < 1 << 12 and 0 <= entry.device[1] < 1 << 20):
-        raise BrokenLayerError(f"{name} has an impossible device number")
-    if b"\0" in entry.name or b"\0" in entry.link:
-        raise BrokenLayerError(f"{name} has a NUL character in its name")
-
-
-def _number(field: bytes) -> int:
-    """Read octal digits, or GNU's base 256 for what does not fit (tar(5))."""
-    if field[0] & 0x80:
-        value = int.from_bytes(field, "big") & ((1 << (8 * len(field) - 1)) - 1)
-        return value - (1 << (8 * len(field) - 1)) if field[0] & 0x40 else value
-    digits = field.partition(b"\0")[0].strip()
-    if not digits:
-        return 0
-    if digits.strip(b"01234567"):
-        raise BrokenLayerError("a header of its tar archive has a number that is not octal")
-    return int(digits, 8)
-
-
-def _pax(data: bytes) -> dict[bytes, bytes]:
-    """Read records `LENGTH KEY=VALUE NEWLINE`; values may hold anything."""
-    records = {}
-    while data:
-        digits, space, _ = data[:20].partition(b" ")
-        length = int(digits) if digits.isdigit() else 0
-        record = data[len(digits) + 1 : length]
-        key, equals, value = record.partition(b"=")
-        if not space or length > len(data) or not equals or record[-1:] != b"\n":
-            raise BrokenLayerError("an extended (PAX) header of its tar archive is broken")
-        records[key] = value[:-1]
-        data = data[length:]
-    return records
-
-
-def _apply(entry: _Entry, pax: dict[bytes, bytes]) -> None:
-    for key, value in pax.items():
-        try:
-            if key == b"path":
-                entry.name = value
-            elif key == b"linkpath":
-                entry.link = value
-            elif key == b"size":
-                entry.size = _decimal(value)
-            elif key == b"uid":
-                entry.uid = _decimal(value)
-            elif key == b"gid":
-                entry.gid = _decimal(value)
-            elif key == b"mtime":
-                whole, _, part = value.partition(b".")
-                negative = whole.startswith(b"-")
-                nanoseconds = int((part + b"000000000")[:9]) if part else 0
-                seconds = int(whole or b"0") * 1_000_000_000
-                entry.mtime = seconds - nanoseconds if negative else seconds + nanoseconds
-            elif key.startswith(b"SCHILY.xattr."):
-                entry.xattrs[os.fsdecode(key[13:])] = value
-            elif key.startswith(b"GNU.sparse."):
-                raise BrokenLayerError(
-                    f"{_shown(entry.name)} is stored as a sparse file (GNU), which cannot be read"
-                )
-        except ValueError:
-            raise BrokenLayerError(
-                f"{_shown(entry.name)} has a broken {os.fsdecode(key)} in its extended header"
-            ) from None
-
-
-def _decimal(value: bytes) -> int:
-    if not value.isdigit():
-        raise ValueError
-    return int(value)
 
 
 # -- writing -----------------------------------------------------------------------------------
@@ -378,7 +65,7 @@ class _Tree:
         # Directories that no entry of the archive described; their look is the lower layer's.
         self.implied: dict[bytes, None] = {b"": None}
         self.links: list[tuple[bytes, bytes]] = []
-        self._later: dict[bytes, _Entry] = {}
+        self._later: dict[bytes, Entry] = {}
         self._open: dict[bytes, int] = {b"": self.root}
         self._alias: dict[bytes, tuple[int, bytes]] = {}
 
@@ -435,7 +122,7 @@ class _Tree:
             if fd is None:
                 links += 1
                 if links > MAX_LINKS:
-                    raise BrokenLayerError(f"{_shown(path)} is behind too many symbolic links")
+                    raise BrokenLayerError(f"{shown(path)} is behind too many symbolic links")
                 target = os.readlink(part, dir_fd=at)
                 if target.startswith(b"/"):
                     real, at = [], self.root
@@ -443,7 +130,7 @@ class _Tree:
                 continue
             real.append(part)
             if len(real) > MAX_DEPTH:
-                raise BrokenLayerError(f"{_shown(path)} is more than {MAX_DEPTH} directories deep")
+                raise BrokenLayerError(f"{shown(path)} is more than {MAX_DEPTH} directories deep")
             self._open[key] = at = fd
         found = at, b"/".join(real)
         if found[1] != path:
@@ -472,7 +159,7 @@ class _Tree:
                 return None
             if not is_whiteout(found):
                 raise BrokenLayerError(
-                    f"{_shown(key)} is a file where a directory is needed"
+                    f"{shown(key)} is a file where a directory is needed"
                 ) from None
             if not make:
                 raise FileNotFoundError from None
@@ -500,7 +187,7 @@ class _Tree:
 
     # -- making entries --
 
-    def add(self, entry: _Entry, source: _Source) -> None:
+    def add(self, entry: Entry, source: Source) -> None:
         """Carry out one entry of the archive."""
         self.trim()
         path = clean(entry.name)
@@ -525,6 +212,8 @@ class _Tree:
         elif kind == b"2":
             self._replace(fd, name, lambda: os.symlink(entry.link, name, dir_fd=fd))
             self._chown(name, entry, fd)
+            if entry.xattrs:
+                self._xattrs(_at(fd, name), entry)
             os.utime(name, ns=(entry.mtime, entry.mtime), dir_fd=fd, follow_symlinks=False)
         elif kind == b"1":
             target = clean(entry.link)
@@ -538,16 +227,12 @@ class _Tree:
                 self.links.append((target, path))
         elif kind in b"346":
             self._node(fd, name, entry)
-        elif kind == b"S":
-            raise BrokenLayerError(
-                f"{_shown(path)} is stored as a sparse file (GNU), which cannot be read"
-            )
         else:
             raise BrokenLayerError(
-                f"{_shown(path)} is of a kind that tar(5) does not know ({kind!r})"
+                f"{shown(path)} is of a kind that tar(5) does not know ({kind!r})"
             )
 
-    def _file(self, at: int, name: bytes, entry: _Entry, source: _Source) -> None:
+    def _file(self, at: int, name: bytes, entry: Entry, source: Source) -> None:
         try:
             fd = os.open(name, _NEW_FILE, entry.mode & 0o777, dir_fd=at)
         except FileExistsError:
@@ -555,7 +240,10 @@ class _Tree:
             fd = os.open(name, _NEW_FILE, entry.mode & 0o777, dir_fd=at)
         try:
             size = entry.size
-            if size:
+            if entry.segments is not None:
+                source.copy_sparse(fd, entry)
+                source.pad(size)
+            elif size:
                 source.copy(fd, size)
                 source.pad(size)
             if self.world != "single" and (entry.uid, entry.gid) != self.owner:
@@ -568,7 +256,7 @@ class _Tree:
         finally:
             os.close(fd)
 
-    def _directory(self, at: int, name: bytes, path: bytes, entry: _Entry) -> None:
+    def _directory(self, at: int, name: bytes, path: bytes, entry: Entry) -> None:
         """Make a directory; what writing into it would change is set by `finish`."""
         try:
             os.mkdir(name, entry.mode & 0o777 | 0o700, dir_fd=at)
@@ -584,7 +272,7 @@ class _Tree:
         self.implied.pop(path, None)
         self._later[path] = entry
 
-    def _node(self, at: int, name: bytes, entry: _Entry) -> None:
+    def _node(self, at: int, name: bytes, entry: Entry) -> None:
         mode = entry.mode & 0o777
         if entry.kind == b"6":
             self._replace(at, name, lambda: os.mkfifo(name, mode, dir_fd=at))
@@ -597,11 +285,15 @@ class _Tree:
                 self._replace(at, name, lambda: os.mknod(name, kind | mode, device, dir_fd=at))
             except PermissionError:
                 self.note(
-                    f"{_shown(clean(entry.name))} is a device, which only root can make; an empty"
+                    f"{shown(clean(entry.name))} is a device, which only root can make; an empty"
                     " file stands in for it"
                 )
                 self._replace(at, name, lambda: os.close(os.open(name, _NEW_FILE, mode, dir_fd=at)))
         self._chown(name, entry, at)
+        if entry.mode & 0o7000:
+            os.chmod(name, entry.mode, dir_fd=at)
+        if entry.xattrs:
+            self._xattrs(_at(at, name), entry)
         os.utime(name, ns=(entry.mtime, entry.mtime), dir_fd=at, follow_symlinks=False)
 
     def _whiteout(self, path: bytes, name: bytes) -> None:
@@ -613,7 +305,7 @@ class _Tree:
         if name.startswith(b".wh..wh."):
             return  # aufs's own files (.wh..wh.plnk and such); they mean nothing here
         if hidden in (b"", b".", b".."):
-            raise BrokenLayerError(f"the whiteout {_shown(path)} names nothing")
+            raise BrokenLayerError(f"the whiteout {shown(path)} names nothing")
         at, _, _ = self.parent(path)
         try:
             os.mknod(hidden, 0o020000, 0, dir_fd=at)
@@ -637,14 +329,14 @@ class _Tree:
         """Make a hard link; False when the target is not in this layer (yet)."""
         above, _, target_name = target.rpartition(b"/")
         if not target_name:
-            raise BrokenLayerError(f"{_shown(path)} is a hard link to a directory")
+            raise BrokenLayerError(f"{shown(path)} is a hard link to a directory")
         try:
             source, _ = self.directory(above, make=False)
             found = os.stat(target_name, dir_fd=source, follow_symlinks=False)
         except FileNotFoundError:
             return False
         if S_ISDIR(found.st_mode):
-            raise BrokenLayerError(f"{_shown(path)} is a hard link to a directory")
+            raise BrokenLayerError(f"{shown(path)} is a hard link to a directory")
         if is_whiteout(found):
             return False
         at, _, name = self.parent(path)
@@ -682,23 +374,26 @@ class _Tree:
 
     # -- their looks --
 
-    def _chown(self, name: bytes, entry: _Entry, at: int) -> None:
+    def _chown(self, name: bytes, entry: Entry, at: int) -> None:
         if self.world != "single" and (entry.uid, entry.gid) != self.owner:
             os.chown(name, entry.uid, entry.gid, dir_fd=at, follow_symlinks=False)
 
-    def _xattrs(self, fd: int, entry: _Entry) -> None:
+    def _xattrs(self, place: int | bytes, entry: Entry) -> None:
         for key, value in entry.xattrs.items():
             if ".overlay." in key:
                 # They would tell overlayfs to look elsewhere (redirect, metacopy).
-                self.note(f"{_shown(entry.name)}: the attribute {key} is not allowed in an image")
+                self.note(f"{shown(entry.name)}: the attribute {key} is not allowed in an image")
                 continue
             try:
-                os.setxattr(fd, key, value)
+                if isinstance(place, bytes):
+                    os.setxattr(place, key, value, follow_symlinks=False)
+                else:
+                    os.setxattr(place, key, value)
             except OSError as error:
                 if error.errno not in (EPERM, EACCES, ENOTSUP, EINVAL):
                     raise
                 self.note(
-                    f"{_shown(entry.name)}: the attribute {key} could not be set"
+                    f"{shown(entry.name)}: the attribute {key} could not be set"
                     f" ({os.strerror(error.errno).lower()})"
                 )
 
@@ -728,30 +423,14 @@ class _Tree:
                 os.utime(fd, ns=(0, 0))
 
 
-def clean(name: bytes) -> bytes:
-    """Return a member's name relative to the root, without `.` and empty parts.
-
-    A name with `..` in it is refused rather than resolved: no honest tool writes one.
-    """
-    if name[:2] == b"./":
-        name = name[2:]
-    if b"//" in name or b"./" in name or b".." in name or name[-1:] in b"/." or name[:1] == b"/":
-        parts = [part for part in name.split(b"/") if part not in (b"", b".")]
-        if b".." in parts:
-            raise BrokenLayerError(f'{_shown(name)} leaves the image with ".."')
-        name = b"/".join(parts)
-    return name
+def _at(fd: int, name: bytes) -> bytes:
+    """Return a path for the calls that take no directory's descriptor."""
+    return b"/proc/self/fd/%d/%s" % (fd, name)
 
 
 def is_whiteout(found: os.stat_result) -> bool:
     """Say whether this is overlayfs's mark for a removed file: a character device 0:0."""
     return S_ISCHR(found.st_mode) and found.st_rdev == 0
-
-
-def _shown(name: bytes) -> str:
-    text = name.decode("utf-8", "backslashreplace")
-    text = text if text.isprintable() else ascii(text)[1:-1]
-    return f'"{text[:200]}"'
 
 
 # -- lower layers ------------------------------------------------------------------------------
@@ -827,7 +506,7 @@ def _copy_up(tree: _Tree, lowers: list[str], path: bytes) -> bool:
             os.mknod(name, looks.st_mode, looks.st_rdev, dir_fd=at)
         else:
             raise BrokenLayerError(
-                f"{_shown(path)} is a directory of a lower layer, and cannot be linked"
+                f"{shown(path)} is a directory of a lower layer, and cannot be linked"
             )
         os.chown(name, looks.st_uid, looks.st_gid, dir_fd=at, follow_symlinks=False)
         stamp = (looks.st_mtime_ns, looks.st_mtime_ns)
@@ -906,12 +585,15 @@ def _extract(order: dict[str, Any], world: str) -> dict[str, Any]:
     into = order["into"]
     free = os.statvfs(into)
     room = max(0, free.f_bavail * free.f_frsize - RESERVE_BYTES)
-    limit = min(room, max(ALWAYS_BYTES, RATIO * order["size"]))
-    source = _Source(order["blob"], limit)
+    limit = max(ALWAYS_BYTES, RATIO * order["size"])
+    if room < limit:
+        source = Source(order["blob"], room, "there is no space left on the disk for it")
+    else:
+        source = Source(order["blob"], limit)
     tree = _Tree(into, world)
-    entry: _Entry | None = None
+    entry: Entry | None = None
     try:
-        for entry in _entries(source):
+        for entry in entries(source):
             tree.add(entry, source)
         entry = None
         digest = source.digest()
@@ -924,7 +606,7 @@ def _extract(order: dict[str, Any], world: str) -> dict[str, Any]:
     except OSError as error:
         raise BrokenLayerError(_reason(error, entry, world)) from None
     except (ValueError, OverflowError) as error:
-        name = _shown(entry.name) if entry else "it"
+        name = shown(entry.name) if entry else "it"
         raise BrokenLayerError(f"{name} cannot be made: {error}") from None
     finally:
         source.stop()
@@ -960,7 +642,7 @@ def _join(order: dict[str, Any], rest: dict[str, Any], world: str) -> list[str]:
                 _copy_up(tree, lowers, target) and tree.link(target, place)
             ):
                 raise BrokenLayerError(
-                    f"{_shown(place)} is a hard link to {_shown(target)}, which is missing"
+                    f"{shown(place)} is a hard link to {shown(target)}, which is missing"
                 )
         for path, stamp in times.items():
             fd, _ = tree.directory(path, make=False)
@@ -970,18 +652,18 @@ def _join(order: dict[str, Any], rest: dict[str, Any], world: str) -> list[str]:
             tree.trim()
             _inherit(tree, lowers, path)
     except OSError as error:
-        raise BrokenLayerError(f"{_shown(place)} cannot be made: {error.strerror}") from None
+        raise BrokenLayerError(f"{shown(place)} cannot be made: {error.strerror}") from None
     finally:
         tree.close()
     return tree.notes
 
 
-def _reason(error: OSError, entry: _Entry | None, world: str) -> str:
+def _reason(error: OSError, entry: Entry | None, world: str) -> str:
     if error.errno == ENOSPC:
         return "there is no space left on the disk"
     if entry is None:
         return f"it cannot be read: {error.strerror}"
-    name = _shown(entry.name)
+    name = shown(entry.name)
     if error.errno == ENAMETOOLONG:
         return f"the name {name} is too long for a file name"
     if error.errno == EINVAL and world == "subordinate":
@@ -1109,6 +791,8 @@ def main(arguments: list[str]) -> int:
     flock(lock, LOCK_SH)
     with open(path, "rb") as file:
         orders = fastjson.loads(file.read())
+    if orders["path"]:
+        sys.path.append(orders["path"])
     try:
         result: dict[str, Any] = {"notes": unpack(orders)}
     except BrokenLayerError as error:

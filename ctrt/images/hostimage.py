@@ -15,12 +15,10 @@ import stat
 import struct
 import subprocess
 import tarfile
-import zlib
 from typing import TYPE_CHECKING
 
 from ctrt.errors import CtrtError
-from ctrt.oci import fastjson, media
-from ctrt.oci.digest import sha256
+from ctrt.images.compose import add_image, add_layer
 from ctrt.oci.reference import Reference, parse
 
 if TYPE_CHECKING:
@@ -80,32 +78,13 @@ def from_host(
     for source, target in files:
         tree.add_file(source, target)
 
-    plain = tree.tar()
-    packer = zlib.compressobj(6, zlib.DEFLATED, 31)  # 31: a gzip header, with no time in it
-    packed = packer.compress(plain) + packer.flush()
     config = {
         **host_platform(),
         "config": {"Env": [f"PATH={PATH}"], "Cmd": ["/bin/sh"] if shells else [first]},
-        "rootfs": {"type": "layers", "diff_ids": [sha256(plain)]},
         "history": [{"created_by": "ctrt image from-host " + " ".join(programs)}],
     }
     with store.hold():
-        config_digest, config_size = store.add_blob(fastjson.dumps(config).encode())
-        layer_digest, layer_size = store.add_blob(packed)
-        manifest = {
-            "schemaVersion": 2,
-            "mediaType": media.OCI_MANIFEST,
-            "config": {
-                "mediaType": media.OCI_CONFIG,
-                "digest": config_digest,
-                "size": config_size,
-            },
-            "layers": [
-                {"mediaType": media.OCI_LAYER_GZIP, "digest": layer_digest, "size": layer_size}
-            ],
-        }
-        digest, _ = store.add_blob(fastjson.dumps(manifest).encode())
-        return store.tag(name, digest)
+        return add_image(store, name, config, [add_layer(store, [tree.tar()])])
 
 
 def _which(program: str) -> str:

@@ -18,6 +18,7 @@ from ctrt.errors import CtrtError
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import Any
 
     from ctrt.images.progress import Progress
     from ctrt.images.store import Image, Layer, Spawn, Store
@@ -165,9 +166,14 @@ def _unpack(
         if progress:
             _tell(progress, [layer for layer, _, _ in made], "unpacking")
         ask = os.path.join(work.path, "orders")
-        workers = min(4, len(os.sched_getaffinity(0)))
+        order = {
+            "layers": orders,
+            "world": how.world,
+            "workers": min(4, len(os.sched_getaffinity(0))),
+            "path": _zstd_path(orders),
+        }
         with open(ask, "x", encoding="ascii") as file:
-            file.write(fastjson.dumps({"layers": orders, "world": how.world, "workers": workers}))
+            file.write(fastjson.dumps(order))
         status = (how.spawn or run_here)(program("unpack", ask))
         try:
             with open(os.path.join(work.path, "result"), encoding="ascii") as file:
@@ -186,6 +192,27 @@ def _unpack(
             os.rename(directory, final)
         if progress:
             _tell(progress, [layer for layer, _, _ in made], "unpacked")
+
+
+def _zstd_path(orders: list[dict[str, Any]]) -> str:
+    """Return where the unpack program, which sees no site-packages, finds zstd; "" mostly."""
+    from ctrt.images._tar import ZSTD_MARK
+
+    for order in orders:
+        with open(order["blob"], "rb", buffering=0) as file:
+            if file.read(4) != ZSTD_MARK:
+                continue
+        if sys.version_info >= (3, 14):
+            return ""
+        from importlib.util import find_spec
+
+        found = find_spec("backports")
+        places = list(found.submodule_search_locations or ()) if found else []
+        for place in places:
+            if os.path.isdir(os.path.join(place, "zstd")):
+                return os.path.dirname(place)
+        return ""
+    return ""
 
 
 def _tell(progress: Callable[[Progress], object], layers: list[Layer], status: str) -> None:

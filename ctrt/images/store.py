@@ -24,16 +24,17 @@ import os
 from ctrt.errors import CtrtError
 from ctrt.oci import fastjson, media
 from ctrt.oci.digest import chain_ids
-from ctrt.oci.reference import HUB, Reference, check_digest, parse
+from ctrt.oci.reference import Reference, check_digest, is_short, parse
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
     from types import TracebackType
     from typing import Any, BinaryIO, Self
 
     Spawn = Callable[[list[str]], int]
 
+BUILD_STEP = "io.ctrt.build.step"
 _EMPTY_INDEX = f'{{"schemaVersion":2,"mediaType":"{media.OCI_INDEX}","manifests":[]}}'
 
 
@@ -317,6 +318,43 @@ class Store:
             self._change(lambda entries: [e for e in entries if _name(e) != name] + [entry])
             return self._image(entry)
 
+    def remember(self, key: str, digest: str) -> None:
+        """Keep the image whose manifest is the blob `digest` without a name, for `recall`.
+
+        So a build finds its steps again. `prune` forgets them.
+        """
+        data = self.read_blob(digest, media.MANIFEST_LIMIT)
+        entry = {
+            "mediaType": media.OCI_MANIFEST,
+            "digest": digest,
+            "size": len(data),
+            "annotations": {BUILD_STEP: key},
+        }
+        self._change(lambda entries: [e for e in entries if _step(e) != key] + [entry])
+
+    def recall(self, key: str) -> Image | None:
+        """Return what was remembered under a key, if it is still whole."""
+        entry = next((entry for entry in self._entries() if _step(entry) == key), None)
+        if entry is None:
+            return None
+        try:
+            image = self._image(entry)
+        except CtrtError:
+            return None
+        whole = all(self.has_blob(layer.digest, layer.size) for layer in image.layers)
+        return image if whole else None
+
+    def prune(
+        self, keep: Callable[[Image], bool] = lambda _: True, *, spawn: Spawn | None = None
+    ) -> tuple[list[str], list[str]]:
+        """Forget the steps of builds and the named images that `keep` does not want.
+
+        Return the names taken away, and the digests of the blobs that nothing needs any more.
+        """
+        gone = [image.reference for image in self.images() if not keep(image)]
+        self._change(lambda entries: [e for e in entries if _name(e) and _name(e) not in gone])
+        return gone, self.collect(spawn=spawn)
+
     def remove(
         self, reference: Reference | str | Image, *, spawn: Spawn | None = None
     ) -> list[str]:
@@ -351,6 +389,10 @@ class Store:
                 os.unlink(marker)
             blobs, chains = self._needed()
             removed = []
+            if os.path.isdir(self.path("partial")):
+                from ctrt.images import partial
+
+                partial.clean(self.path("partial"))
             with Temporary(self.path("tmp"), spawn) as work:
                 for name in os.listdir(self.path("blobs", "sha256")):
                     if f"sha256:{name}" not in blobs:
@@ -435,12 +477,10 @@ class Store:
             return _named(entries, reference)
         if not reference.startswith("sha256:"):
             asked = parse(reference)
-            entry = None
-            if asked.registry == HUB and not reference.startswith(HUB):
-                entry = _named(entries, parse(f"localhost/{reference}"))
-            entry = entry or _named(entries, asked)
-            if entry:
-                return entry
+            for meant in [asked] if not is_short(reference) else self._meanings(reference):
+                entry = _named(entries, meant)
+                if entry:
+                    return entry
         prefix = reference.removeprefix("sha256:")
         if len(prefix) < 12 or prefix.strip("0123456789abcdef"):
             return None
@@ -452,6 +492,13 @@ class Store:
         if len(found) > 1:
             raise CtrtError(f'"{reference}" begins the IDs of several images; give more of it')
         return next(iter(found.values()), None)
+
+    def _meanings(self, short: str) -> Iterator[Reference]:
+        """What a short name may be here: localhost's, or what the host's configuration says."""
+        yield parse(f"localhost/{short}")
+        from ctrt.images import registries
+
+        yield from registries.load(self.path("cache", "registries")).local(short)
 
     def _entries(self) -> list[dict[str, Any]]:
         path = self.path("index.json")
@@ -526,11 +573,6 @@ def check_image(manifest: Any, config: Any, name: str) -> None:
     """Check that manifest and configuration fit each other and that the layers can be read."""
     layers, diff_ids = manifest.layers, config.rootfs.diff_ids
     for at, layer in enumerate(layers):
-        if layer.media_type == media.OCI_LAYER_ZSTD:
-            raise CtrtError(
-                f"layer {at + 1} of {name} is packed with zstd, which cannot be read here;"
-                " push the image with gzip layers"
-            )
         if layer.media_type not in media.LAYERS:
             raise CtrtError(
                 f"layer {at + 1} of {name} is no file system layer: its media type is"
@@ -547,6 +589,12 @@ def _name(entry: dict[str, Any]) -> str:
     annotations = entry.get("annotations")
     name = annotations.get(media.REF_NAME) if isinstance(annotations, dict) else None
     return name if isinstance(name, str) else ""
+
+
+def _step(entry: dict[str, Any]) -> str:
+    annotations = entry.get("annotations")
+    step = annotations.get(BUILD_STEP) if isinstance(annotations, dict) else None
+    return step if isinstance(step, str) else ""
 
 
 def _named(entries: list[dict[str, Any]], reference: Reference) -> dict[str, Any] | None:

@@ -504,9 +504,25 @@ HOSTILE = {
         [member("x", kind=b"Q")],
         "\"x\" is of a kind that tar(5) does not know (b'Q')",
     ),
-    "a sparse file": (
-        [member("x", b"1", pax={"GNU.sparse.major": "1"})],
-        '"x" is stored as a sparse file (GNU), which cannot be read',
+    "a sparse file of no known version": (
+        [member("x", b"1", pax={"GNU.sparse.major": "2", "GNU.sparse.minor": "0"})],
+        '"x" is a sparse file of a version that nobody knows',
+    ),
+    "a sparse file without a map": (
+        [member("x", b"1", pax={"GNU.sparse.major": "1", "GNU.sparse.minor": "0"})],
+        '"x" has a broken map of its sparse data',
+    ),
+    "a sparse file whose map goes backwards": (
+        [member("x", bytes(4), pax={"GNU.sparse.map": "8,2,4,2", "GNU.sparse.size": "16"})],
+        '"x" has a broken map of its sparse data',
+    ),
+    "a sparse file whose map goes beyond its end": (
+        [member("x", bytes(4), pax={"GNU.sparse.map": "8,4", "GNU.sparse.size": "10"})],
+        '"x" has a broken map of its sparse data',
+    ),
+    "a sparse file that is larger than the world": (
+        [member("x", b"", pax={"GNU.sparse.map": "", "GNU.sparse.size": str(1 << 50)})],
+        "it grows to more than 1024 MiB when it is unpacked",
     ),
     "a broken checksum": (
         [HEADER[:100] + b"0000777\0" + HEADER[108:]],
@@ -615,7 +631,7 @@ def test_entries_that_point_outside_land_inside(store: Store, tmp_path: Path) ->
         (lambda tar: tar[:700], "it ends in the middle of an entry"),
         (
             lambda tar: b"\x28\xb5\x2f\xfd" + tar,
-            "it is packed with zstd, which cannot be read here",
+            "its zstd data is broken (",
         ),
         (lambda tar: b"", "its content has the digest sha256:e3b0c44298fc"),
     ],
@@ -669,6 +685,19 @@ def test_a_bomb_is_stopped(store: Store, monkeypatch: pytest.MonkeyPatch, tmp_pa
         _unpack._extract(order, WORLD)
     assert str(caught.value) == "it grows to more than 10 MiB when it is unpacked"
     assert (into / "zero").stat().st_size <= 10 << 20
+
+
+def test_a_disk_that_is_full_is_a_sentence(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    blob = tmp_path / "blob"
+    blob.write_bytes(tar(member("x", b"1")))
+    into = tmp_path / "into"
+    into.mkdir()
+    monkeypatch.setattr(_unpack, "RESERVE_BYTES", 1 << 60)  # more than is free
+    order = {"into": str(into), "blob": str(blob), "size": 1, "diff_id": digest(b"")}
+    with pytest.raises(_unpack.BrokenLayerError) as caught:
+        _unpack._extract(order, WORLD)
+    assert str(caught.value) == "there is no space left on the disk for it"
+    assert list(into.iterdir()) == []
 
 
 def test_a_killed_unpacker_leaves_nothing_in_the_way(store: Store) -> None:

@@ -2,31 +2,197 @@
 
 from __future__ import annotations
 
-from ctrt.engine.options import TLS_VERIFY, Option, Table
-from ctrt.engine.verbs.base import MANY, NONE, ONE, Listing, Text, Verb, size_text
+import os
+
+from ctrt.engine.options import Option, Table
+from ctrt.engine.verbs.base import MANY, NONE, ONE, Listing, Text, Verb, json_text, size_text
+from ctrt.engine.verbs.building import found_image
 from ctrt.errors import CtrtError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from ctrt.draw import Picture
     from ctrt.engine import Engine
     from ctrt.engine.options import Values
     from ctrt.engine.verbs.base import Report
+    from ctrt.images.store import Image
 
 
-def _pull(engine: Engine, values: Values, report: Report) -> Text:
-    plain_http = True if values.tls_verify == "false" else None
-    image = engine.image(values.operands[0], when="always", progress=report, plain_http=plain_http)
-    return Text(image.reference)
-
-
-def _images(engine: Engine, _values: Values, _report: Report) -> Listing:
+def _images(engine: Engine, values: Values, _report: Report) -> Listing | Text:
+    found = engine.store.images()
+    if values.operands:
+        wanted = {found_image(engine, name).id for name in values.operands}
+        found = [image for image in found if image.id in wanted]
+    if values.json:
+        return json_text(
+            [
+                {
+                    "Name": image.reference,
+                    "Id": image.id[7:],
+                    "Digest": image.digest,
+                    "Created": image.config.get("created"),
+                    "Layers": len(image.layers),
+                    "Size": image.size,
+                }
+                for image in found
+            ]
+        )
+    if values.quiet:
+        return Text("\n".join(dict.fromkeys(image.id[7:19] for image in found)))
+    headings = ["IMAGE", "ID", "LAYERS", "SIZE"]
     rows = [
-        (image.reference, image.id[7:19], str(len(image.layers)), size_text(image.size))
-        for image in engine.store.images()
+        [image.reference, image.id[7:19], str(len(image.layers)), size_text(image.size)]
+        for image in found
     ]
-    return Listing(("IMAGE", "ID", "LAYERS", "SIZE"), rows)
+    if values.created:
+        headings.append("CREATED")
+        for row, image in zip(rows, found, strict=True):
+            row.append((image.config.get("created") or "").partition("T")[0])
+    if values.digests:
+        headings.append("DIGEST")
+        for row, image in zip(rows, found, strict=True):
+            row.append(image.digest)
+    return Listing(headings, rows)
+
+
+def _tag(engine: Engine, values: Values, _report: Report) -> Text:
+    image, *names = values.operands
+    found = found_image(engine, image)
+    return Text("\n".join(engine.store.tag(name, found.digest).reference for name in names))
+
+
+def _history(engine: Engine, values: Values, _report: Report) -> Listing | Text:
+    image = found_image(engine, values.operands[0])
+    entries = image.config.get("history") or []
+    layers = iter(image.layers)
+    rows: list[dict[str, Any]] = []
+    for entry in entries:
+        layer = None if entry.get("empty_layer") else next(layers, None)
+        rows.append(
+            {
+                "created": entry.get("created") or "",
+                "created_by": entry.get("created_by") or "",
+                "comment": entry.get("comment") or "",
+                "layer": layer.digest if layer else None,
+                "size": layer.size if layer else 0,
+            }
+        )
+    rows += [{"created": "", "created_by": "", "comment": "", "layer": layer.digest,
+              "size": layer.size} for layer in layers]  # fmt: skip
+    rows.reverse()
+    if values.json:
+        return json_text(rows)
+    return Listing(
+        ("LAYER", "CREATED", "SIZE", "CREATED BY"),
+        [
+            (
+                row["layer"][7:19] if row["layer"] else "",
+                row["created"].partition("T")[0],
+                size_text(row["size"]) if row["layer"] else "",
+                " ".join(row["created_by"].split()),
+            )
+            for row in rows
+        ],
+    )
+
+
+def describe(engine: Engine, image: Image) -> dict[str, Any]:
+    """An image as `podman image inspect` shows it."""
+    config = image.config
+    repository, _, _ = image.reference.partition("@")
+    names = [other.reference for other in engine.store.images() if other.id == image.id]
+    return {
+        "Id": image.id[7:],
+        "Digest": image.digest,
+        "RepoTags": [name for name in names if "@" not in name],
+        "RepoDigests": [f"{repository.rpartition(':')[0] or repository}@{image.digest}"],
+        "Created": config.get("created"),
+        "Config": config.get("config") or {},
+        "Author": config.get("author") or "",
+        "Architecture": config.get("architecture"),
+        "Os": config.get("os"),
+        "Size": image.size,
+        "Labels": (config.get("config") or {}).get("Labels"),
+        "RootFS": {"Type": "layers", "Layers": [layer.diff_id for layer in image.layers]},
+        "ManifestType": image.media_type,
+        "User": (config.get("config") or {}).get("User") or "",
+        "History": config.get("history") or [],
+        "Layers": [
+            {"Digest": layer.digest, "MediaType": layer.media_type, "Size": layer.size}
+            for layer in image.layers
+        ],
+    }
+
+
+def _prune(engine: Engine, values: Values, _report: Report) -> Text:
+    """Forget build steps (and with --all every image that no container stands on)."""
+    used = {state["image"] for state in engine.states()}
+    spawn = None if engine.host.privileged else engine._spawn  # noqa: SLF001
+    before = _disk(engine)["total"]
+    gone, blobs = engine.store.prune(
+        lambda image: not values.all or image.reference in used, spawn=spawn
+    )
+    freed = max(0, before - _disk(engine)["total"])
+    return Text("\n".join([*gone, f"{len(blobs)} blobs removed, {size_text(freed)} freed"]))
+
+
+def _disk(engine: Engine) -> dict[str, int]:
+    """Bytes on disk, by part of the store."""
+    store = engine.store
+    found = {}
+    for part in ("blobs", "layers", "containers", "cache"):
+        found[part] = _bytes_below(store.path(part))
+    found["total"] = sum(found.values())
+    return found
+
+
+def _bytes_below(path: str) -> int:
+    total, seen = 0, set()
+    for place, _, files in os.walk(path, onerror=lambda _: None):
+        for name in files:
+            try:
+                looks = os.lstat(os.path.join(place, name))
+            except OSError:
+                continue  # it has just gone
+            if looks.st_ino not in seen:
+                seen.add(looks.st_ino)
+                total += looks.st_blocks * 512
+    return total
+
+
+def _df(engine: Engine, values: Values, _report: Report) -> Listing | Text:
+    disk = _disk(engine)
+    images = engine.store.images()
+    used = {state["image"] for state in engine.states()}
+    needed = {layer.digest: layer.size for image in images for layer in image.layers}
+    active = {layer.digest for image in images if image.reference in used for layer in image.layers}
+    free = sum(size for digest, size in needed.items() if digest not in active)
+    rows = [
+        ("images", len(images), disk["blobs"], free),
+        ("unpacked layers", _count(engine, "layers"), disk["layers"], 0),
+        ("containers", len(engine.states()), disk["containers"], 0),
+        ("caches", _count(engine, "cache"), disk["cache"], disk["cache"]),
+    ]
+    if values.json:
+        return json_text(
+            [
+                {"Type": kind, "Total": count, "Size": size, "Reclaimable": reclaim}
+                for kind, count, size, reclaim in rows
+            ]
+        )
+    return Listing(
+        ("TYPE", "TOTAL", "SIZE", "RECLAIMABLE"),
+        [(kind, str(count), size_text(size), size_text(free)) for kind, count, size, free in rows],
+    )
+
+
+def _count(engine: Engine, part: str) -> int:
+    try:
+        return len(os.listdir(engine.store.path(part)))
+    except FileNotFoundError:
+        return 0
 
 
 def _rmi(engine: Engine, values: Values, _report: Report) -> Text:
@@ -39,12 +205,42 @@ def _rmi(engine: Engine, values: Values, _report: Report) -> Text:
 
 
 def _image(engine: Engine, values: Values, _report: Report) -> Text:
+    if values.operands[0] == "inspect":
+        found = [describe(engine, found_image(engine, name)) for name in values.operands[1:]]
+        return json_text(found)
     if values.operands[0] != "from-host" or len(values.operands) < 2:
-        raise CtrtError("image: expected from-host PROGRAM..., as in: ctrt image from-host sh ls")
+        raise CtrtError(
+            "image: expected inspect IMAGE..., or from-host PROGRAM..., as in: ctrt image"
+            " from-host sh ls"
+        )
     from ctrt.images.hostimage import from_host
 
     image = from_host(engine.store, values.name, values.operands[1:])
     return Text(image.reference)
+
+
+def layers(engine: Engine, values: Values, _report: Report = None) -> Picture | Text:
+    """An image as a stack of layers, or two images and what they share, as a picture."""
+    from ctrt import draw
+    from ctrt.images.stack import stack
+
+    names = values.operands
+    if len(names) not in (1, 2):
+        raise CtrtError("layers: name one image, or two to compare them")
+    images = [found_image(engine, name) for name in names]
+    with engine.store.hold():
+        stacks = [stack(engine.store, image) for image in images]
+    if len(images) == 2:
+        picture = draw.layers(names[0], stacks[0], names[1], stacks[1])
+    else:
+        picture = draw.layers(names[0], stacks[0])
+    if values.json:
+        return json_text(picture.json())
+    if values.svg:
+        with open(values.svg, "w", encoding="utf-8") as file:
+            file.write(picture.svg())
+        return Text(f"written to {values.svg}")
+    return picture
 
 
 def _registry(engine: Engine, values: Values, _report: Report) -> Any:
@@ -63,17 +259,66 @@ def _registry(engine: Engine, values: Values, _report: Report) -> Any:
 
 VERBS = [
     Verb(
-        Table("pull", "Fetch an image from its registry.", "IMAGE", [TLS_VERIFY]),
-        _pull,
+        Table(
+            "images",
+            "List the images of the store.",
+            "[IMAGE...]",
+            [
+                Option("--digests", "show the manifests' digests"),
+                Option("--created", "show when they were made"),
+                Option("-q --quiet", "only the IDs"),
+                Option("--json", "as JSON"),
+            ],
+        ),
+        _images,
+        range(1 << 20),
+    ),
+    Verb(Table("tag", "Give an image further names.", "IMAGE NAME...", []), _tag, MANY),
+    Verb(
+        Table(
+            "history",
+            "Show what made each layer of an image, the newest first.",
+            "IMAGE",
+            [Option("--json", "as JSON")],
+        ),
+        _history,
         ONE,
     ),
-    Verb(Table("images", "List the images of the store.", "", []), _images, NONE),
+    Verb(
+        Table(
+            "layers",
+            "Draw an image as a stack of layers, or two images and what they share.",
+            "IMAGE [IMAGE]",
+            [
+                Option("--svg", "write an SVG file", metavar="FILE"),
+                Option("--json", "as JSON"),
+            ],
+        ),
+        layers,
+        range(1, 3),
+    ),
+    Verb(
+        Table(
+            "prune",
+            "Remove the steps that builds have left, and what nothing needs any more.",
+            "",
+            [Option("-a --all", "also every image that no container stands on")],
+        ),
+        _prune,
+        NONE,
+    ),
+    Verb(
+        Table("df", "Show what takes how much of the disk.", "", [Option("--json", "as JSON")]),
+        _df,
+        NONE,
+    ),
     Verb(Table("rmi", "Remove images from the store.", "IMAGE...", []), _rmi, MANY),
     Verb(
         Table(
             "image",
-            "Make an image of programs of this machine and the libraries that they need.",
-            "from-host PROGRAM...",
+            "Make an image of programs of this machine and the libraries that they need; or show"
+            " all that there is to know about images.",
+            "from-host PROGRAM... | inspect IMAGE...",
             [
                 Option(
                     "--name",
