@@ -136,4 +136,17 @@ def read(pid: int | str = "self") -> tuple[Mount, ...]:
     """
     from ctrt.linux.processes import read_file
 
-    return parse(os.fsdecode(read_file(f"/proc/{pid}/mountinfo", LARGEST)))
+    data = read_file(f"/proc/{pid}/mountinfo", LARGEST)
+    table = _tables.get(data)
+    if table is None:
+        table = parse(os.fsdecode(data))
+        if len(data) < _KEPT_LONGEST:
+            if len(_tables) >= _KEPT:
+                _tables.clear()
+            _tables[data] = table
+    return table
+
+
+_KEPT, _KEPT_LONGEST = 512, 1 << 16
+_tables: dict[bytes, tuple[Mount, ...]] = {}
+"""Whoever looks again mostly finds the same text, and then the same mounts."""

@@ -42,8 +42,21 @@ _device = 0
 
 _NS_GET_USERNS = 0xB701
 _NS_GET_PARENT = 0xB702
+_NS_GET_NSTYPE = 0xB703
 _NS_GET_OWNER_UID = 0xB704
+_SIOCGSKNS = 0x894C  # linux/sockios.h
 _NS_GET_ID = 0x8008B70D  # _IOR(NSIO, 13, __u64)
+
+_BY_FLAG = {
+    0x00000080: "time",
+    0x00020000: "mnt",
+    0x02000000: "cgroup",
+    0x04000000: "uts",
+    0x08000000: "ipc",
+    0x10000000: "user",
+    0x20000000: "pid",
+    0x40000000: "net",
+}
 
 
 class Key(NamedTuple):
@@ -74,22 +87,26 @@ class Namespace(NamedTuple):
     owner_uid: int | None
 
 
+def device() -> int:
+    """The device number of nsfs: there is one nsfs in a kernel, so it is asked for once."""
+    global _device
+    if not _device:
+        _device = os.stat("/proc/self/ns/user").st_dev
+    return _device
+
+
 def identify(pid: int | str, kind: str) -> Key:
     """The identity of a process's namespace, with a single call.
 
     Raises `Gone`, PermissionError (ptrace(2), PTRACE_MODE_READ), or FileNotFoundError where
     the kernel does not have this kind.
     """
-    global _device
     path = f"/proc/{pid}/ns/{kind}"
     try:
         link = os.readlink(path)  # "mnt:[4026531832]"; half the price of stat(2)
-        if not _device:
-            # There is one nsfs in a kernel, so its device is asked for once.
-            _device = os.stat("/proc/self/ns/user").st_dev
+        return Key(device(), int(link[len(kind) + 2 : -1]))
     except OSError as error:
         raise process_error(error, path) from None
-    return Key(_device, int(link[len(kind) + 2 : -1]))
 
 
 def read(pid: int | str, kind: str) -> Namespace:
@@ -100,7 +117,7 @@ def read(pid: int | str, kind: str) -> Namespace:
     except OSError as error:
         raise process_error(error, path) from None
     try:
-        return _describe(descriptor, kind)
+        return describe(descriptor, kind)
     finally:
         os.close(descriptor)
 
@@ -115,7 +132,7 @@ def ancestors(pid: int | str, kind: str = "user") -> tuple[Namespace, ...]:
     found = []
     while descriptor >= 0:
         try:
-            found.append(_describe(descriptor, kind))
+            found.append(describe(descriptor, kind))
             above = _related(descriptor, _NS_GET_PARENT)
         finally:
             os.close(descriptor)
@@ -123,24 +140,60 @@ def ancestors(pid: int | str, kind: str = "user") -> tuple[Namespace, ...]:
     return tuple(found)
 
 
-def _describe(descriptor: int, kind: str) -> Namespace:
+def describe(descriptor: int, kind: str) -> Namespace:
+    """What the kernel tells of the namespace that a descriptor stands for: ioctl_nsfs(2)."""
     key = _key(descriptor)
     initial = key.inode == INITIAL[kind]
     owner = parent = owner_uid = None
     if kind != "user":
         owner = _related_key(descriptor, _NS_GET_USERNS)
     else:
-        owner_uid = _owner_uid(descriptor)
+        owner_uid = owner_uid_of(descriptor)
     if not initial and kind in ("user", "pid"):
         parent = _related_key(descriptor, _NS_GET_PARENT)
         if kind == "user":
             owner = parent  # the owner of a user namespace is its parent: ioctl_nsfs(2)
-    return Namespace(kind, key, _id(descriptor), initial, owner, parent, owner_uid)
+    return Namespace(kind, key, id_of(descriptor), initial, owner, parent, owner_uid)
 
 
 def _key(descriptor: int) -> Key:
     found = os.fstat(descriptor)
     return Key(found.st_dev, found.st_ino)
+
+
+def open_file(path: str) -> int:
+    """A descriptor of the namespace file at a path that somebody else has a say in.
+
+    What is there is looked at before it is opened: opening a FIFO would wait, and a device may
+    do anything. Raises OSError (EINVAL) for what is no namespace.
+    """
+    seen = os.open(path, os.O_PATH | os.O_CLOEXEC)
+    try:
+        if os.fstat(seen).st_dev != device():
+            raise OSError(errno.EINVAL, "not a file of a namespace", path)
+        return os.open(f"/proc/self/fd/{seen}", os.O_RDONLY | os.O_CLOEXEC)
+    finally:
+        os.close(seen)
+
+
+def parent_of(descriptor: int) -> int:
+    """A descriptor of the namespace above a user or pid one; -1 when there is none to be seen."""
+    return _related(descriptor, _NS_GET_PARENT)
+
+
+def owner_of(descriptor: int) -> int:
+    """A descriptor of the user namespace that owns one; -1 when it may not be seen."""
+    return _related(descriptor, _NS_GET_USERNS)
+
+
+def of_socket(descriptor: int) -> int:
+    """A descriptor of a socket's network namespace: SIOCGSKNS, which needs CAP_NET_ADMIN there."""
+    return ioctl(descriptor, _SIOCGSKNS)
+
+
+def kind_of(descriptor: int) -> str:
+    """Which kind of namespace a descriptor stands for: NS_GET_NSTYPE."""
+    return _BY_FLAG[ioctl(descriptor, _NS_GET_NSTYPE)]
 
 
 def _related(descriptor: int, request: int) -> int:
@@ -161,7 +214,8 @@ def _related_key(descriptor: int, request: int) -> Key | None:
         os.close(related)
 
 
-def _id(descriptor: int) -> int:
+def id_of(descriptor: int) -> int:
+    """The number of a namespace that is never used again: NS_GET_ID; 0 before Linux 6.18."""
     buffer = bytearray(8)
     try:
         ioctl(descriptor, _NS_GET_ID, buffer)
@@ -172,7 +226,8 @@ def _id(descriptor: int) -> int:
     return int.from_bytes(buffer, sys.byteorder)
 
 
-def _owner_uid(descriptor: int) -> int | None:
+def owner_uid_of(descriptor: int) -> int | None:
+    """The uid that made a user namespace: NS_GET_OWNER_UID; None when it may not be asked."""
     buffer = bytearray(4)
     try:
         ioctl(descriptor, _NS_GET_OWNER_UID, buffer)

@@ -47,6 +47,8 @@ class Status(NamedTuple):
     no_new_privs: bool
     seccomp: int
     seccomp_filters: int
+    groups: tuple[int, ...] = ()
+    threads: int = 1
 
 
 class IdRange(NamedTuple):
@@ -68,8 +70,12 @@ class Cgroup(NamedTuple):
     path: str
 
 
-def read_file(path: str, largest: int = LARGEST) -> bytes:
-    """The whole of a file of /proc; OSError (EFBIG) rather than more than `largest` bytes."""
+def read_file(path: str, largest: int = LARGEST, *, single: bool = False) -> bytes:
+    """The whole of a file of /proc; OSError (EFBIG) rather than more than `largest` bytes.
+
+    `single` is for a file that the kernel writes in one piece, and saves the read that finds
+    its end; it gives no more than the first 256 KiB.
+    """
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         try:
@@ -81,6 +87,8 @@ def read_file(path: str, largest: int = LARGEST) -> bytes:
                 size += len(data)
                 if size > largest:
                     raise OSError(errno.EFBIG, f"longer than {largest} bytes", path)
+                if single:
+                    break
             return b"".join(pieces)
         finally:
             os.close(descriptor)
@@ -118,8 +126,8 @@ def parse_status(text: str) -> Status:
     def numbers(key: str) -> tuple[int, ...]:
         return tuple(int(word) for word in fields.get(key, "").split())
 
-    def number(key: str, base: int = 10) -> int:
-        return int(fields.get(key) or "0", base)
+    def number(key: str, base: int = 10, default: str = "0") -> int:
+        return int(fields.get(key) or default, base)
 
     pid = number("Pid")
     return Status(
@@ -138,12 +146,20 @@ def parse_status(text: str) -> Status:
         number("NoNewPrivs") == 1,
         number("Seccomp"),
         number("Seccomp_filters"),
+        numbers("Groups"),
+        number("Threads", default="1"),
     )
 
 
 def status(pid: int | str = "self") -> Status:
     """Who a process is and what it may do; the name is without control characters."""
-    parsed = parse_status(os.fsdecode(read_file(f"/proc/{pid}/status")))
+    return named(parse_status(os.fsdecode(read_file(f"/proc/{pid}/status"))))
+
+
+def named(parsed: Status) -> Status:
+    """A status whose name can be shown: unescaped, and without control characters."""
+    if parsed.name.isprintable() and "\\" not in parsed.name:
+        return parsed
     return parsed._replace(name=_printable(_unescape(parsed.name)))
 
 

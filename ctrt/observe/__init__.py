@@ -1,24 +1,147 @@
 """Seeing: what the running system is, as frozen values that a drawing or a test can take.
 
-`snapshot()` looks at one process and at those that share its namespaces; `capabilities()` at
-what one process may do. Nothing here starts or changes anything, and what may not be read is
-an `Unknown` with its reason, not a guess.
+`scan()` looks at the whole system, `snapshot()` at one process and those that share its
+namespaces, `capabilities()` at what one process may do. `difference()` compares two of them, and
+`rules` has the kernel's rules of capabilities as functions. Nothing here starts or changes
+anything, and what may not be read is an `Unknown` with its reason, not a guess.
 """
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 from ctrt.observe._capabilities import CapabilitySets, capabilities
 from ctrt.observe._mounts import covered, tree
-from ctrt.observe._snapshot import Fellow, Snapshot, Unknown, UserNamespace, snapshot
+from ctrt.observe._snapshot import Fellow, Snapshot, UserNamespace, snapshot
+from ctrt.observe._values import Unknown
+
+if TYPE_CHECKING:
+    from ctrt.observe import rules
+    from ctrt.observe._cgroups import (
+        Cgroup,
+        Hierarchy,
+        Pressure,
+        cgroup,
+        cgroup_branch,
+        cgroup_root,
+        cgroup_tree,
+        hierarchies,
+        hierarchy,
+        members,
+        seen_from_inside,
+    )
+    from ctrt.observe._difference import Change, difference
+    from ctrt.observe._ids import Id, id_map, translate_id
+    from ctrt.observe._mounts import (
+        HostPath,
+        IdMapping,
+        Member,
+        PeerGroup,
+        holding,
+        id_mappings,
+        locked,
+        peer_groups,
+        reached,
+        translate,
+    )
+    from ctrt.observe._network import Address, Link, Listener, Network, Route, networks
+    from ctrt.observe._owners import Owner, Pod, of_cgroup, owners
+    from ctrt.observe._scan import scan
+    from ctrt.observe._stack import Station, program, stack
+    from ctrt.observe._system import Holder, MountTable, Process, Space, System, Unseen
+    from ctrt.observe._timeline import Event, Timeline, record, replay, watch
+
+# What a look at one process does not need is loaded when it is asked for.
+_LATER = {
+    "_cgroups": (
+        "Cgroup Hierarchy Pressure cgroup cgroup_branch cgroup_root cgroup_tree hierarchies "
+        "hierarchy members seen_from_inside"
+    ),
+    "_difference": "Change difference",
+    "_ids": "Id id_map translate_id",
+    "_mounts": (
+        "HostPath IdMapping Member PeerGroup holding id_mappings locked peer_groups reached "
+        "translate"
+    ),
+    "_network": "Address Link Listener Network Route networks",
+    "_owners": "Owner Pod of_cgroup owners",
+    "_scan": "scan",
+    "_stack": "Station program stack",
+    "_system": "Holder MountTable Process Space System Unseen",
+    "_timeline": "Event Timeline record replay watch",
+}
+_WHERE = {name: module for module, names in _LATER.items() for name in names.split()}
 
 __all__ = [
+    "Address",
     "CapabilitySets",
+    "Cgroup",
+    "Change",
+    "Event",
     "Fellow",
+    "Hierarchy",
+    "Holder",
+    "HostPath",
+    "Id",
+    "IdMapping",
+    "Link",
+    "Listener",
+    "Member",
+    "MountTable",
+    "Network",
+    "Owner",
+    "PeerGroup",
+    "Pod",
+    "Pressure",
+    "Process",
+    "Route",
     "Snapshot",
+    "Space",
+    "Station",
+    "System",
+    "Timeline",
     "Unknown",
+    "Unseen",
     "UserNamespace",
     "capabilities",
+    "cgroup",
+    "cgroup_branch",
+    "cgroup_root",
+    "cgroup_tree",
     "covered",
+    "difference",
+    "hierarchies",
+    "hierarchy",
+    "holding",
+    "id_map",
+    "id_mappings",
+    "locked",
+    "members",
+    "networks",
+    "of_cgroup",
+    "owners",
+    "peer_groups",
+    "program",
+    "reached",
+    "record",
+    "replay",
+    "rules",
+    "scan",
+    "seen_from_inside",
     "snapshot",
+    "stack",
+    "translate",
+    "translate_id",
     "tree",
+    "watch",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    from importlib import import_module
+
+    if name == "rules":
+        return import_module("ctrt.observe.rules")
+    if name not in _WHERE:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"ctrt.observe.{_WHERE[name]}"), name)

@@ -7,15 +7,20 @@ from typing import NamedTuple
 
 from ctrt.errors import CtrtError
 from ctrt.linux import processes
+from ctrt.observe import _status
+from ctrt.observe._values import NOT_ALLOWED, Unknown
 
 SECCOMP_MODES = ("off", "strict", "filter")
+_modules: str | None = None
 
 
 class CapabilitySets(NamedTuple):
     """The five sets as bit masks, in the user namespace that the process is a member of.
 
     `securebits` is None for any process but the caller's own: the kernel tells them by
-    prctl(2) only. Source: capabilities(7), proc_pid_status(5).
+    prctl(2) only. `seccomp_filters` is the number of filters loaded; `label` what a security
+    module (AppArmor, SELinux, Smack) calls the process, None where there is none.
+    Source: capabilities(7), proc_pid_status(5), proc_pid_attr(5).
     """
 
     inheritable: int
@@ -27,11 +32,36 @@ class CapabilitySets(NamedTuple):
     no_new_privs: bool
     seccomp: str
     name: str
+    seccomp_filters: int = 0
+    label: str | Unknown | None = None
 
 
-def capabilities(pid: int | str = "self") -> CapabilitySets:
-    """The capability sets of a process; CtrtError when there is no such process."""
-    return of_status(look_up(pid))
+def capabilities(pid: int | str = "self", *, thread: int | None = None) -> CapabilitySets:
+    """The capability sets of a process, or of one of its threads (by thread id).
+
+    Raises CtrtError when there is no such process or thread.
+    """
+    found = look_up(pid)
+    if thread is None:
+        return of_status(found)
+    try:
+        return of_status(processes.status(f"{pid}/task/{thread}"))
+    except OSError:
+        raise CtrtError(
+            f"process {pid} has no thread {thread}: it has ended, or never was"
+        ) from None
+
+
+def label(pid: int | str) -> str | Unknown | None:
+    """What a security module calls a process: /proc/PID/attr/current; None without one."""
+    try:
+        data = processes.read_file(f"/proc/{pid}/attr/current")
+    except PermissionError:
+        return NOT_ALLOWED
+    except OSError:
+        return None  # EINVAL: no module answers here
+    text = os.fsdecode(data).strip("\n\0")
+    return "".join(c if c.isprintable() else "?" for c in text) or None
 
 
 def of_status(status: processes.Status) -> CapabilitySets:
@@ -47,7 +77,22 @@ def of_status(status: processes.Status) -> CapabilitySets:
         status.no_new_privs,
         SECCOMP_MODES[mode] if mode < len(SECCOMP_MODES) else str(mode),
         status.name,
+        status.seccomp_filters,
+        label(status.pid) if _labelled() else None,
     )
+
+
+def _labelled() -> bool:
+    """Whether a security module that labels processes is running."""
+    global _modules
+    if _modules is None:
+        try:
+            with open("/sys/kernel/security/lsm") as file:
+                _modules = file.read()
+        except OSError:
+            # securityfs is not mounted or not for everybody: does one answer for this process?
+            _modules = "unknown" if label("self") is not None else ""
+    return any(name in _modules for name in ("apparmor", "selinux", "smack", "unknown"))
 
 
 def _securebits() -> int | None:
@@ -64,7 +109,7 @@ def look_up(pid: int | str) -> processes.Status:
     if pid != "self" and not (str(pid).isascii() and str(pid).isdecimal()):
         raise CtrtError(f"{pid!r} is not the number of a process")
     try:
-        return processes.status(pid)
+        return _status.parse(processes.read_file(f"/proc/{pid}/status", single=True))
     except processes.Gone:
         raise CtrtError(f"there is no process {pid}: it has ended, or never was") from None
     except OSError as error:

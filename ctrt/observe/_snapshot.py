@@ -6,29 +6,20 @@ with it is not interesting, what differs is the container.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple, ParamSpec, TypeVar
+import os
+from typing import TYPE_CHECKING, NamedTuple
 
 from ctrt.errors import CtrtError
 from ctrt.linux import mountinfo, namespaces, processes
+from ctrt.linux.namespaces import Key
 from ctrt.observe._capabilities import CapabilitySets, look_up, of_status
 from ctrt.observe._mounts import covered
+from ctrt.observe._values import Unknown, attempt
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from ctrt.linux.mountinfo import Mount
-    from ctrt.linux.namespaces import Key, Namespace
+    from ctrt.linux.namespaces import Namespace
     from ctrt.linux.processes import Cgroup, IdRange, Status
-
-
-_P = ParamSpec("_P")
-_T = TypeVar("_T")
-
-
-class Unknown(NamedTuple):
-    """Something that could not be read, and why, in words that fit behind "could not be read"."""
-
-    reason: str
 
 
 class UserNamespace(NamedTuple):
@@ -121,7 +112,7 @@ def snapshot(
 
     `command` is the name to show for it (its own short name if None). `others` says whether
     to look through all processes for those that share its namespaces; without, the answer
-    takes less than half a millisecond however busy the machine is.
+    takes a fraction of a millisecond however busy the machine is.
 
     Raises CtrtError when there is no such process. What this process may not read
     (ptrace(2), PTRACE_MODE_READ) becomes an `Unknown` in its place.
@@ -136,10 +127,16 @@ def snapshot(
 
 def _look(pid: int | str, status: Status, command: str, host: int | str, others: bool) -> Snapshot:
     found: dict[str, Namespace | Unknown] = {}
-    hosts: dict[str, Key | Unknown] = {}
-    for kind in namespaces.KINDS:
-        found[kind] = _try(namespaces.read, pid, kind)
-        hosts[kind] = _try(namespaces.identify, host, kind)
+    keys = _keys(pid)
+    same = str(pid) == str(host) or (host == "self" and status.pid == os.getpid())
+    hosts = keys if same else _keys(host)
+    for kind, key in keys.items():
+        if isinstance(key, Unknown):
+            found[kind] = key
+        elif host == "self" and key == hosts[kind]:
+            found[kind] = _own(pid, kind, key)
+        else:
+            found[kind] = attempt(namespaces.read, pid, kind)
     apart = {
         kind: space.key
         for kind, space in found.items()
@@ -148,11 +145,11 @@ def _look(pid: int | str, status: Status, command: str, host: int | str, others:
     fellows = [Fellow(status.pid, command, status.ns_pids, frozenset(apart))]
     if others and apart:
         fellows += _fellows(status.pid, apart)
-    mounts = _try(mountinfo.read, pid)
+    mounts = attempt(mountinfo.read, pid)
     hidden: frozenset[int] = frozenset()
     known: frozenset[int] = frozenset()
     if not isinstance(mounts, Unknown):
-        hidden = covered(mounts)
+        hidden = _covered(mounts)
         known = _host_groups(mounts, host, "mnt" in apart)
     pids: tuple[Namespace, ...] = ()
     if "pid" in apart:
@@ -169,24 +166,57 @@ def _look(pid: int | str, status: Status, command: str, host: int | str, others:
         hidden,
         known,
         of_status(status),
-        _try(processes.cgroups, pid),
+        attempt(_cgroups, pid),
     )
 
 
-def _try(read: Callable[_P, _T], *arguments: _P.args, **named: _P.kwargs) -> _T | Unknown:
-    """The answer, or why there is none; a process that ended ends the whole look."""
+def _keys(pid: int | str) -> dict[str, Key | Unknown]:
+    """The identities of a process's namespaces, by one walk to its directory."""
     try:
-        return read(*arguments, **named)
-    except processes.Gone:
-        raise
-    except PermissionError:
-        return Unknown("no permission to look into that process")
-    except FileNotFoundError:
-        return Unknown("this kernel does not have it")
+        place = os.open(f"/proc/{pid}/ns", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError as error:
-        return Unknown((error.strerror or str(error)).lower())
-    except ValueError as error:
-        return Unknown(str(error))
+        raise processes.process_error(error, f"/proc/{pid}/ns") from None
+    device = namespaces.device()
+    try:
+        return {
+            kind: Key(device, int(os.readlink(kind, dir_fd=place)[len(kind) + 2 : -1]))
+            for kind in namespaces.KINDS
+        }
+    except OSError:
+        # Something is refused or missing: what, and why, is asked one by one.
+        return {kind: attempt(namespaces.identify, pid, kind) for kind in namespaces.KINDS}
+    finally:
+        os.close(place)
+
+
+_described: dict[str, Namespace] = {}
+
+
+def _own(pid: int | str, kind: str, key: Key) -> Namespace | Unknown:
+    """A namespace that this process is in too: it stays as it is, and is asked for once."""
+    known = _described.get(kind)
+    if known is not None and known.key == key:
+        return known
+    answer = attempt(namespaces.read, pid, kind)
+    if not isinstance(answer, Unknown):
+        _described[kind] = answer
+    return answer
+
+
+_last_covered: tuple[tuple[Mount, ...], frozenset[int]] | None = None
+
+
+def _covered(mounts: tuple[Mount, ...]) -> frozenset[int]:
+    """What is hidden of a table; the same table again has the same answer."""
+    global _last_covered
+    if _last_covered is None or _last_covered[0] is not mounts:
+        _last_covered = (mounts, covered(mounts))
+    return _last_covered[1]
+
+
+def _cgroups(pid: int | str) -> tuple[Cgroup, ...]:
+    data = processes.read_file(f"/proc/{pid}/cgroup", single=True)
+    return processes.parse_cgroups(os.fsdecode(data))
 
 
 def _fellows(target: int, apart: dict[str, Key]) -> list[Fellow]:
@@ -232,8 +262,8 @@ def _users(
         gid_map = uid_map
         member = askable.get(space.key)
         if member is not None:
-            uid_map = _try(processes.uid_map, member)
-            gid_map = _try(processes.gid_map, member)
+            uid_map = attempt(processes.uid_map, member)
+            gid_map = attempt(processes.gid_map, member)
         users.append(
             UserNamespace(space.key, space.initial, space.parent, space.owner_uid, uid_map, gid_map)
         )

@@ -1,0 +1,342 @@
+"""cgroups: the trees of both versions, with limits, use, pressure, and who may write.
+
+Numbers are in bytes, seconds and counts, whatever the file's own unit is. A limit that is not
+set ("max", or the largest number of version 1) is None. Source: the kernel's cgroup-v2 and
+cgroup-v1 documents, cgroups(7), cgroup_namespaces(7).
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, NamedTuple
+
+from ctrt.errors import CtrtError
+from ctrt.linux import mountinfo, processes
+from ctrt.observe._values import Unknown
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from ctrt.linux.mountinfo import Mount
+    from ctrt.observe._system import System
+
+_UNLIMITED_V1 = 1 << 62  # PAGE_COUNTER_MAX is a little more than this
+_LARGEST = 1 << 20
+
+
+class Hierarchy(NamedTuple):
+    """A mounted tree of cgroups.
+
+    `version` is 1 or 2. `controllers` are those that it has (on v2: those of its root);
+    `name` is that of a version-1 tree without controllers ("systemd").
+    """
+
+    version: int
+    controllers: tuple[str, ...]
+    name: str
+    mount: str
+
+
+class Pressure(NamedTuple):
+    """Time lost waiting for a resource: shares (0 to 100) of 10, 60, 300 s; totals in seconds."""
+
+    some: tuple[float, float, float]
+    some_total: float
+    full: tuple[float, float, float]
+    full_total: float
+
+
+class Cgroup(NamedTuple):
+    """One cgroup.
+
+    `path` is below the hierarchy's mount. `processes` are the pids in it (not below it).
+    `limits` and `use` are by what they are of: "memory" (bytes), "memory high", "swap",
+    "processes", "cpus" (how many processors' time), "cpu weight", "cpu set", "memory nodes",
+    and "cpu time" (seconds, use only). `owner` is the uid of its directory, and `delegated`
+    says that it is another than the parent's: that user may make cgroups below and move
+    processes between them. `type` is v2's "domain", "threaded", ...; "" on v1.
+    """
+
+    path: str
+    processes: tuple[int, ...] | Unknown
+    limits: dict[str, float | str | None]
+    use: dict[str, float]
+    pressure: dict[str, Pressure]
+    frozen: bool | None
+    type: str
+    owner: int
+    delegated: bool
+    writable: bool
+    controllers: tuple[str, ...]
+
+
+def hierarchies() -> tuple[Hierarchy, ...]:
+    """The cgroup trees that are mounted where this process can see them, version 2 first."""
+    found: dict[tuple[object, ...], Hierarchy] = {}
+    for mount in mountinfo.read():
+        if mount.fstype == "cgroup2":
+            names = _read(f"{mount.target}/cgroup.controllers").split()
+            found.setdefault(("v2",), Hierarchy(2, tuple(names), "", mount.target))
+        elif mount.fstype == "cgroup":
+            flags = {"rw", "ro", "xattr", "clone_children", "noprefix", "release_agent", "seclabel"}
+            words = [w for w in mount.super_options if w.partition("=")[0] not in flags | {"name"}]
+            name = next((w[5:] for w in mount.super_options if w.startswith("name=")), "")
+            found.setdefault((name, *words), Hierarchy(1, tuple(words), name, mount.target))
+    return tuple(sorted(found.values(), key=lambda h: (-h.version, h.controllers, h.name)))
+
+
+def hierarchy(what: str = "") -> Hierarchy:
+    """The tree of a controller ("memory"), of a name ("systemd"), or version 2 ("").
+
+    Raises CtrtError when there is none.
+    """
+    for found in hierarchies():
+        if (found.version == 2 and not what) or what in (*found.controllers, found.name or None):
+            return found
+    raise CtrtError(
+        f"no cgroup tree {'of version 2' if not what else f'with {what}'} is mounted here"
+    )
+
+
+def cgroup(tree: Hierarchy, path: str = "/") -> Cgroup:
+    """One cgroup by its path below the mount; CtrtError when there is none."""
+    place = f"{tree.mount}{path}".rstrip("/")
+    try:
+        owner = os.stat(place).st_uid
+        # The root of the tree is nobody's gift.
+        parent = os.stat(os.path.dirname(place)).st_uid if path.strip("/") else owner
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise CtrtError(f"cgroup {path}: {reason}") from None
+    pids: tuple[int, ...] | Unknown
+    try:
+        with open(f"{place}/cgroup.procs") as file:
+            pids = tuple(map(int, file.read().split()))
+    except OSError as error:
+        # A threaded cgroup has threads of processes, not processes: EOPNOTSUPP.
+        pids = Unknown((error.strerror or str(error)).lower())
+    look = _look_v2 if tree.version == 2 else _look_v1
+    limits, use, frozen = look(place)
+    pressure = {}
+    for resource in ("cpu", "memory", "io"):
+        found = _pressure(_read(f"{place}/{resource}.pressure"))
+        if found is not None:
+            pressure[resource] = found
+    return Cgroup(
+        path,
+        pids,
+        limits,
+        use,
+        pressure,
+        frozen,
+        _read(f"{place}/cgroup.type").strip(),
+        owner,
+        owner != parent,
+        os.access(f"{place}/cgroup.procs", os.W_OK),
+        tuple(_read(f"{place}/cgroup.controllers").split()) or tree.controllers,
+    )
+
+
+def cgroup_tree(tree: Hierarchy, path: str = "/") -> Iterator[tuple[Cgroup, int]]:
+    """A cgroup and all below it, in the order of a walk, each with its depth.
+
+    One that is removed meanwhile is left out.
+    """
+    waiting = [(path, 0)]
+    while waiting:
+        at, depth = waiting.pop()
+        try:
+            yield cgroup(tree, at), depth
+            below = sorted(
+                (
+                    e.name
+                    for e in os.scandir(f"{tree.mount}{at}")
+                    if e.is_dir(follow_symlinks=False)
+                ),
+                reverse=True,
+            )
+        except (CtrtError, OSError):
+            continue
+        waiting += [(f"{at.rstrip('/')}/{name}", depth + 1) for name in below]
+
+
+def cgroup_branch(tree: Hierarchy, pid: int) -> list[tuple[Cgroup, int]]:
+    """The cgroup that a process is in, those above it, and those below, with their depths.
+
+    Of the root itself nothing below is told.
+    """
+    own = "/"
+    try:
+        for line in processes.cgroups(pid):
+            words = {f"name={tree.name}"} if tree.name else set(tree.controllers)
+            if line.hierarchy == 0 if tree.version == 2 else set(line.controllers) == words:
+                own = line.path
+    except OSError:
+        return []
+    parts = own.strip("/").split("/") if own != "/" else []
+    found = []
+    for depth in range(len(parts)):
+        try:
+            found.append((cgroup(tree, "/" + "/".join(parts[:depth])), depth))
+        except CtrtError:
+            break
+    if not parts:
+        # All of the machine is below the root: that is another question.
+        return [(cgroup(tree, own), 0)]
+    return found + [(group, depth + len(parts)) for group, depth in cgroup_tree(tree, own)]
+
+
+def cgroup_root(system: System, pid: int, tree: Hierarchy) -> str | Unknown:
+    """The cgroup that a process's cgroup namespace has as its root, as this process names it.
+
+    The kernel does not tell it outright: it is the root of the cgroup mount that was made in
+    that namespace (cgroup_namespaces(7)). A process in this process's own namespace has "/".
+    """
+    own = system.processes[system.me].namespace("cgroup")
+    theirs = system.processes[pid].namespace("cgroup")
+    if isinstance(theirs, Unknown):
+        return theirs
+    if theirs == own:
+        return "/"
+    key = system.processes[pid].namespace("mnt")
+    table = key if isinstance(key, Unknown) else system.tables[key]
+    if isinstance(table, Unknown):
+        return table
+    for mount in reversed(table.mounts):
+        if _is_of(mount, tree) and mount.root != "/":
+            return mount.root
+    return Unknown("nobody has mounted that cgroup tree in there")
+
+
+def seen_from_inside(path: str, root: str) -> str:
+    """What a cgroup's path is for a process whose cgroup namespace has the given root.
+
+    Paths outside of it begin with "/..", as in /proc/PID/cgroup: cgroup_namespaces(7).
+    """
+    if root == "/":
+        return path
+    relative = os.path.relpath(path, root)
+    return "/" if relative == "." else f"/{relative}"
+
+
+def members(system: System, tree: Hierarchy) -> dict[str, tuple[int, ...]]:
+    """The pids of a scan by their cgroup in a tree (paths as this process names them)."""
+    found: dict[str, list[int]] = {}
+    for pid, process in system.processes.items():
+        if process.cgroups is None or isinstance(process.cgroups, Unknown):
+            continue
+        for line in process.cgroups:
+            if tree.version == 2:
+                same = line.hierarchy == 0
+            else:
+                words = {f"name={tree.name}"} if tree.name else set(tree.controllers)
+                same = set(line.controllers) == words
+            if same:
+                found.setdefault(line.path, []).append(pid)
+    return {path: tuple(pids) for path, pids in found.items()}
+
+
+def _is_of(mount: Mount, tree: Hierarchy) -> bool:
+    if tree.version == 2:
+        return mount.fstype == "cgroup2"
+    words = {f"name={tree.name}"} if tree.name else set(tree.controllers)
+    return mount.fstype == "cgroup" and words <= set(mount.super_options)
+
+
+Limits = dict[str, "float | str | None"]
+
+
+def _look_v2(place: str) -> tuple[Limits, dict[str, float], bool | None]:
+    limits: Limits = {}
+    use: dict[str, float] = {}
+    for name, file in (
+        ("memory", "memory.max"),
+        ("memory high", "memory.high"),
+        ("swap", "memory.swap.max"),
+        ("processes", "pids.max"),
+        ("cpu weight", "cpu.weight"),
+    ):
+        text = _read(f"{place}/{file}").strip()
+        if text:
+            limits[name] = None if text == "max" else int(text)
+    quota = _read(f"{place}/cpu.max").split()
+    if len(quota) == 2:
+        limits["cpus"] = None if quota[0] == "max" else int(quota[0]) / int(quota[1])
+    for name, file in (("cpu set", "cpuset.cpus"), ("memory nodes", "cpuset.mems")):
+        text = _read(f"{place}/{file}").strip()
+        if text:
+            limits[name] = text
+    for name, file in (
+        ("memory", "memory.current"),
+        ("swap", "memory.swap.current"),
+        ("processes", "pids.current"),
+    ):
+        text = _read(f"{place}/{file}").strip()
+        if text:
+            use[name] = int(text)
+    for line in _read(f"{place}/cpu.stat").splitlines():
+        if line.startswith("usage_usec "):
+            use["cpu time"] = int(line.split()[1]) / 1e6
+    frozen = None
+    for line in _read(f"{place}/cgroup.events").splitlines():
+        if line.startswith("frozen "):
+            frozen = line == "frozen 1"
+    return limits, use, frozen
+
+
+def _look_v1(place: str) -> tuple[Limits, dict[str, float], bool | None]:
+    limits: Limits = {}
+    use: dict[str, float] = {}
+    for name, file in (
+        ("memory", "memory.limit_in_bytes"),
+        ("memory high", "memory.soft_limit_in_bytes"),
+        ("memory and swap", "memory.memsw.limit_in_bytes"),
+        ("processes", "pids.max"),
+        ("cpu shares", "cpu.shares"),
+    ):
+        text = _read(f"{place}/{file}").strip()
+        if text:
+            limits[name] = None if text == "max" or int(text) >= _UNLIMITED_V1 else int(text)
+    quota = _read(f"{place}/cpu.cfs_quota_us").strip()
+    if quota:
+        period = int(_read(f"{place}/cpu.cfs_period_us") or 100000)
+        limits["cpus"] = None if int(quota) < 0 else int(quota) / period
+    for name, file in (("cpu set", "cpuset.cpus"), ("memory nodes", "cpuset.mems")):
+        text = _read(f"{place}/{file}").strip()
+        if text:
+            limits[name] = text
+    for name, file in (
+        ("memory", "memory.usage_in_bytes"),
+        ("memory and swap", "memory.memsw.usage_in_bytes"),
+        ("processes", "pids.current"),
+    ):
+        text = _read(f"{place}/{file}").strip()
+        if text:
+            use[name] = int(text)
+    text = _read(f"{place}/cpuacct.usage").strip()
+    if text:
+        use["cpu time"] = int(text) / 1e9
+    state = _read(f"{place}/freezer.state").strip()
+    return limits, use, state != "THAWED" if state else None
+
+
+def _pressure(text: str) -> Pressure | None:
+    """A pressure file: accounting/psi of the kernel's documentation."""
+    rows = {}
+    for line in text.splitlines():
+        word, *pairs = line.split()
+        values = [float(pair.partition("=")[2]) for pair in pairs]
+        rows[word] = ((values[0], values[1], values[2]), values[3] / 1e6)
+    if "some" not in rows:
+        return None
+    full = rows.get("full", ((0.0, 0.0, 0.0), 0.0))
+    return Pressure(rows["some"][0], rows["some"][1], full[0], full[1])
+
+
+def _read(path: str) -> str:
+    """A small file; nothing where there is none, or none that this process may read."""
+    try:
+        with open(path) as file:
+            return file.read(_LARGEST)
+    except OSError:
+        return ""

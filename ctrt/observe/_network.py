@@ -1,0 +1,340 @@
+"""Networks: the links of every network namespace, what joins them, addresses, routes, listeners.
+
+A network namespace is asked by netlink from a thread of its own that has joined it (setns(2) moves
+one thread only, and the thread ends with its answer), so the caller stays where it is, and a
+running event loop is not touched. Where joining is not allowed, what /proc/PID/net shows is used.
+
+Source: rtnetlink(7), network_namespaces(7), proc_pid_net(5).
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import struct
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from ctrt.linux import calls, namespaces, processes
+from ctrt.observe._values import NOT_ALLOWED, Unknown
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ctrt.linux.namespaces import Key
+    from ctrt.observe._system import System
+
+_RTM_GETNSID, _NETNSA_NSID, _NETNSA_FD = 90, 1, 3
+_TYPES = ("unspecified", "unicast", "local", "broadcast", "anycast", "multicast", "blackhole",
+          "unreachable", "prohibit", "throw")  # fmt: skip
+_MAIN = 254
+
+
+class Address(NamedTuple):
+    """An address of a link, with the length of its prefix."""
+
+    address: str
+    prefix: int
+
+
+class Link(NamedTuple):
+    """A network interface.
+
+    `kind` is "veth", "bridge", ...; "" for a real device and lo. `number` is its index, and
+    `master` that of the bridge that it is a port of, 0 if none. `peer` is where its other end is
+    (veth) or what it stands on (vlan, macvlan): the namespace and the index there; the namespace
+    is `Unknown` when it is none of the scan's.
+    """
+
+    number: int
+    name: str
+    kind: str
+    up: bool
+    mtu: int
+    hardware: str
+    master: int
+    peer: tuple[Key | Unknown, int] | None
+    addresses: tuple[Address, ...]
+
+
+class Route(NamedTuple):
+    """A route of the main table: "default" or a prefix, by way of a gateway and a link's index."""
+
+    destination: str
+    gateway: str
+    link: int
+    type: str
+
+
+class Listener(NamedTuple):
+    """A socket that waits for others: "tcp", "tcp6", "udp" or "udp6", its address and port."""
+
+    protocol: str
+    address: str
+    port: int
+    inode: int
+
+
+class Network(NamedTuple):
+    """A network namespace.
+
+    `missing` is "" when all was told; where only /proc/PID/net could be read it says why. Then
+    kinds, masters, peers and IPv4 addresses of links are not known.
+    """
+
+    key: Key
+    links: tuple[Link, ...]
+    routes: tuple[Route, ...]
+    listeners: tuple[Listener, ...]
+    missing: str
+
+
+def networks(system: System) -> dict[Key, Network | Unknown]:
+    """Every network namespace of a scan; by pyroute2, and without it by what /proc shows."""
+    descriptors: dict[Key, int] = {}
+    answers: dict[Key, Network | Unknown] = {}
+    reasons: dict[Key, Unknown] = {}
+    try:
+        for space in system.of_kind("net"):
+            found = _door(system, space.key)
+            if isinstance(found, Unknown):
+                reasons[space.key] = found
+            else:
+                descriptors[space.key] = found
+        for key in (space.key for space in system.of_kind("net")):
+            answers[key] = _network(system, key, descriptors, reasons.get(key))
+    finally:
+        for descriptor in descriptors.values():
+            os.close(descriptor)
+    return answers
+
+
+def _door(system: System, key: Key) -> int | Unknown:
+    """A descriptor of a network namespace, by whatever keeps it alive."""
+    space = system.spaces[key]
+    paths = [f"/proc/{pid}/ns/net" for pid in space.processes[:5]]
+    for holder in space.holders:
+        if holder.how == "descriptor":
+            paths.append(f"/proc/{holder.pid}/fd/{holder.number}")
+        elif holder.how == "thread":
+            paths.append(f"/proc/{holder.pid}/task/{holder.number}/ns/net")
+        elif holder.how == "mount" and holder.within is not None:
+            inside = system.spaces[holder.within].processes[:3]
+            paths += [f"/proc/{pid}/root{holder.path}" for pid in inside]
+    why = Unknown("nothing that keeps it can be opened from here")
+    for path in paths:
+        try:
+            descriptor = namespaces.open_file(path)
+        except PermissionError:
+            why = NOT_ALLOWED
+            continue
+        except OSError:
+            continue
+        found = os.fstat(descriptor)
+        if (found.st_dev, found.st_ino) == key:
+            return descriptor
+        os.close(descriptor)
+    return why
+
+
+def _network(
+    system: System, key: Key, descriptors: dict[Key, int], reason: Unknown | None
+) -> Network | Unknown:
+    members = system.spaces[key].processes
+    listeners = _listeners(members)
+    if key in descriptors:
+        own = system.processes[system.me].namespace("net") == key
+        try:
+            links, routes = _in_thread(lambda: _ask(key, descriptors, own))
+            return Network(key, links, routes, listeners, "")
+        except ImportError:
+            reason = Unknown("that takes pyroute2: pip install pyroute2")
+        except PermissionError:
+            reason = Unknown("joining it takes CAP_SYS_ADMIN in the user namespace that owns it")
+        except OSError as error:
+            reason = Unknown((error.strerror or str(error)).lower())
+    links = _plain_links(members)
+    if not links:
+        return reason or NOT_ALLOWED
+    why = reason.reason if reason else NOT_ALLOWED.reason
+    return Network(key, links, _plain_routes(members, links), listeners, why)
+
+
+def _in_thread(work: Callable[[], Any]) -> Any:
+    """The answer of a thread that may go where it likes, and ends."""
+    import threading
+
+    answer: list[Any] = []
+    failure: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            answer.append(work())
+        except BaseException as error:  # noqa: BLE001, RUF100  (it is raised again below)
+            failure.append(error)
+
+    thread = threading.Thread(target=run, name="ctrt network")
+    thread.start()
+    thread.join()
+    if failure:
+        raise failure[0]
+    return answer[0]
+
+
+def _ask(
+    key: Key, descriptors: dict[Key, int], own: bool
+) -> tuple[tuple[Link, ...], tuple[Route, ...]]:
+    """The links and routes of a namespace, from a thread that joins it."""
+    from pyroute2 import IPRoute
+
+    if not own:
+        calls.setns(descriptors[key], calls.CLONE_NEWNET)
+    with IPRoute() as netlink:
+        raw_links = list(netlink.get_links())
+        raw_addresses = list(netlink.get_addr())
+        raw_routes = list(netlink.get_routes())
+    wanted = {
+        message.get_attr("IFLA_LINK_NETNSID")
+        for message in raw_links
+        if message.get_attr("IFLA_LINK_NETNSID") is not None
+    }
+    by_number = _namespace_numbers(descriptors) if wanted else {}
+    addresses: dict[int, list[Address]] = {}
+    for message in raw_addresses:
+        # On a point-to-point link IFA_ADDRESS is the other end.
+        text = message.get_attr("IFA_LOCAL") or message.get_attr("IFA_ADDRESS")
+        addresses.setdefault(message["index"], []).append(Address(text, message["prefixlen"]))
+    links = []
+    for message in raw_links:
+        peer: tuple[Key | Unknown, int] | None = None
+        other = message.get_attr("IFLA_LINK")
+        if (other and other != message["index"]) or message.get_attr(
+            "IFLA_LINK_NETNSID"
+        ) is not None:
+            number = message.get_attr("IFLA_LINK_NETNSID")
+            where: Key | Unknown = key
+            if number is not None:
+                where = by_number.get(
+                    number, Unknown("the other end is in a namespace that the scan has not found")
+                )
+            peer = (where, other or 0)
+        links.append(
+            Link(
+                message["index"],
+                message.get_attr("IFLA_IFNAME"),
+                message.get_nested("IFLA_LINKINFO", "IFLA_INFO_KIND") or "",
+                bool(message["flags"] & 1),
+                message.get_attr("IFLA_MTU") or 0,
+                message.get_attr("IFLA_ADDRESS") or "",
+                message.get_attr("IFLA_MASTER") or 0,
+                peer,
+                tuple(addresses.get(message["index"], ())),
+            )
+        )
+    routes = []
+    for message in raw_routes:
+        if (message.get_attr("RTA_TABLE") or message["table"]) != _MAIN:
+            continue
+        text = message.get_attr("RTA_DST")
+        kind = message["type"]
+        routes.append(
+            Route(
+                f"{text}/{message['dst_len']}" if text else "default",
+                message.get_attr("RTA_GATEWAY") or "",
+                message.get_attr("RTA_OIF") or 0,
+                _TYPES[kind] if kind < len(_TYPES) else str(kind),
+            )
+        )
+    return tuple(links), tuple(routes)
+
+
+def _namespace_numbers(descriptors: dict[Key, int]) -> dict[int, Key]:
+    """What the thread's namespace calls the others: RTM_GETNSID of rtnetlink(7)."""
+    numbers = {}
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 0) as netlink:
+        netlink.bind((0, 0))
+        for key, descriptor in descriptors.items():
+            body = struct.pack("=B3x", 0) + struct.pack("=HHI", 8, _NETNSA_FD, descriptor)
+            netlink.send(struct.pack("=IHHII", 16 + len(body), _RTM_GETNSID, 1, 1, 0) + body)
+            data = netlink.recv(4096)
+            kind = struct.unpack_from("=IH", data)[1]
+            if kind == 2:  # NLMSG_ERROR
+                continue
+            at = 20
+            while at + 4 <= len(data):
+                length, attribute = struct.unpack_from("=HH", data, at)
+                if attribute == _NETNSA_NSID:
+                    (number,) = struct.unpack_from("=i", data, at + 4)
+                    if number >= 0:
+                        numbers[number] = key
+                at += (max(length, 4) + 3) & ~3
+    return numbers
+
+
+# --- what everybody may read of their own processes ---------------------------------------------
+
+
+def _net_file(members: tuple[int, ...], name: str) -> str:
+    for pid in members[:5]:
+        try:
+            return os.fsdecode(processes.read_file(f"/proc/{pid}/net/{name}", 16 << 20))
+        except OSError:
+            continue
+    return ""
+
+
+def _listeners(members: tuple[int, ...]) -> tuple[Listener, ...]:
+    found = []
+    for protocol, state in (("tcp", "0A"), ("tcp6", "0A"), ("udp", "07"), ("udp6", "07")):
+        for line in _net_file(members, protocol).splitlines()[1:]:
+            words = line.split()
+            if len(words) < 10 or words[3] != state:
+                continue
+            text, port = words[1].rsplit(":", 1)
+            found.append(Listener(protocol, _address(text), int(port, 16), int(words[9])))
+    return tuple(sorted(found, key=lambda one: (one.protocol, one.port, one.address)))
+
+
+def _address(text: str) -> str:
+    """An address as /proc/net writes it: 32-bit words, each in the machine's byte order."""
+    raw = b"".join(
+        int(text[at : at + 8], 16).to_bytes(4, "little") for at in range(0, len(text), 8)
+    )
+    return socket.inet_ntop(socket.AF_INET if len(raw) == 4 else socket.AF_INET6, raw)
+
+
+def _plain_links(members: tuple[int, ...]) -> tuple[Link, ...]:
+    """The names of links: /proc/PID/net/dev, and IPv6 addresses, which have the index."""
+    indexes: dict[str, int] = {}
+    addresses: dict[str, list[Address]] = {}
+    for line in _net_file(members, "if_inet6").splitlines():
+        text, index, prefix, _scope, _flags, name = line.split()
+        indexes[name] = int(index, 16)
+        shown = socket.inet_ntop(socket.AF_INET6, bytes.fromhex(text))
+        addresses.setdefault(name, []).append(Address(shown, int(prefix, 16)))
+    names = [line.split(":")[0].strip() for line in _net_file(members, "dev").splitlines()[2:]]
+    return tuple(
+        Link(
+            indexes.get(name, 0), name, "", name in indexes, 0, "", 0, None,
+            tuple(addresses.get(name, ())),
+        )
+        for name in names
+    )  # fmt: skip
+
+
+def _plain_routes(members: tuple[int, ...], links: tuple[Link, ...]) -> tuple[Route, ...]:
+    indexes = {link.name: link.number for link in links}
+    routes = []
+    for line in _net_file(members, "route").splitlines()[1:]:
+        name, destination, gateway, *_, mask = line.split()[:8]
+        prefix = int(mask, 16).bit_count()
+        to = _address(destination)
+        through = _address(gateway)
+        routes.append(
+            Route(
+                f"{to}/{prefix}" if prefix else "default",
+                "" if through == "0.0.0.0" else through,
+                indexes.get(name, 0),
+                "unicast",
+            )
+        )
+    return tuple(routes)
