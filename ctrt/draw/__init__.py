@@ -9,7 +9,30 @@ compared; `ids=True` puts the numbers back.
 from __future__ import annotations
 
 from ctrt.draw._caps import capabilities
+from ctrt.draw._cgroups import cgroups
+from ctrt.draw._difference import difference
+from ctrt.draw._ids import ids
+from ctrt.draw._layers import layers
+from ctrt.draw._network import Side, network
+from ctrt.draw._reference import reference
 from ctrt.draw._scene import Picture
+from ctrt.draw._stack import stack
+from ctrt.draw._system import system
 from ctrt.draw._views import container, mounts, namespaces
 
-__all__ = ["Picture", "capabilities", "container", "mounts", "namespaces"]
+__all__ = [
+    "Picture",
+    "Side",
+    "capabilities",
+    "cgroups",
+    "container",
+    "difference",
+    "ids",
+    "layers",
+    "mounts",
+    "namespaces",
+    "network",
+    "reference",
+    "stack",
+    "system",
+]

@@ -15,7 +15,7 @@ from ctrt.observe import Unknown
 if TYPE_CHECKING:
     from ctrt.linux.namespaces import Key
     from ctrt.linux.processes import IdRange
-    from ctrt.observe import Fellow, Snapshot, UserNamespace
+    from ctrt.observe import Fellow, Snapshot, Space, UserNamespace
 
 
 class Words(NamedTuple):
@@ -134,6 +134,15 @@ def id_maps(user: UserNamespace) -> str:
     if user.uid_map == user.gid_map:
         return _ranges("ids", user.uid_map) + " outside"
     return f"{_ranges('uid', user.uid_map)}, {_ranges('gid', user.gid_map)} outside"
+
+
+def ranges_words(space: Space) -> str:
+    """The id maps of a user namespace of a scan in a few words, without the ids outside."""
+    uid = space.uid_map
+    if uid is None or isinstance(uid, Unknown):
+        return "id maps could not be read"
+    count = sum(one.length for one in uid)
+    return f"{count} ids mapped" if count > 1 else "1 id mapped" if count else "no ids mapped"
 
 
 def _ranges(word: str, ranges: tuple[IdRange, ...]) -> str:

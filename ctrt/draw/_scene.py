@@ -9,6 +9,8 @@ here once, and every renderer follows it:
 - chip: a small box with the label in a fixed-width font and `sub` behind it
 - row: a line of a table; the label at `x`, further columns in `cells` with their own places
 - hexagon: a peer group's number
+- segment: a piece of a ruler, its label in the middle
+- trapezoid: a cgroup, label and `sub`
 - text: words without a border; `code` is "title", "heading", "head" (of a column) or ""
 """
 
@@ -75,7 +77,10 @@ class Node(NamedTuple):
 
 
 class Edge(NamedTuple):
-    """A line. `kind`: tree, peer, slave or from; `arrow`: none, end or both."""
+    """A line. `kind`: tree, peer, slave, from or link; `arrow`: none, end or both.
+
+    A "ribbon" is an area instead: its points are the corners, and it joins what is the same.
+    """
 
     source: str
     target: str

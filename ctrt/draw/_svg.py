@@ -65,6 +65,8 @@ def render(scene: Scene) -> str:
         "chip": _chip,
         "row": _row,
         "hexagon": _hexagon,
+        "segment": _segment,
+        "trapezoid": _trapezoid,
         "text": _text,
     }
     boxes: list[str] = []
@@ -242,12 +244,20 @@ def _chip(node: Node) -> list[str]:
 def _bands(nodes: tuple[Node, ...]) -> list[str]:
     """A band behind every other row, so that the eye finds from one column to the next."""
     rows = [node for node in nodes if node.shape == "row"]
-    left = min((node.x for node in rows), default=0) - 8
-    return [
-        f'<rect class="f-card" x="{tidy(left)}" y="{tidy(node.y)}" '
-        f'width="{tidy(node.x + node.w + 8 - left)}" height="{tidy(node.h)}" rx="5"/>'
-        for node in rows[::2]
-    ]
+    table: dict[str, str | None] = {}  # what holds each row: a box, or nothing
+    lefts: dict[str | None, float] = {}
+    for node in rows:
+        table[node.id] = table.get(node.parent or "", node.parent)
+        holder = table[node.id]
+        lefts[holder] = min(lefts.get(holder, node.x), node.x)
+    drawn = []
+    for node in rows[::2]:
+        left = lefts[table[node.id]] - 8
+        drawn.append(
+            f'<rect class="f-card" x="{tidy(left)}" y="{tidy(node.y)}" '
+            f'width="{tidy(node.x + node.w + 8 - left)}" height="{tidy(node.h)}" rx="5"/>'
+        )
+    return drawn
 
 
 def _row(node: Node) -> list[str]:
@@ -308,6 +318,34 @@ def _hexagon(node: Node) -> list[str]:
     return [polygon, number]
 
 
+def _segment(node: Node) -> list[str]:
+    """A piece of a ruler, or of a bar: its words in the middle."""
+    centre, base = node.x + node.w / 2, node.y + node.h / 2 + 4.5
+    return [*_outline(node, 5), _say(centre, base, node.label, "sub mid f-ink")]
+
+
+def _trapezoid(node: Node) -> list[str]:
+    """A cgroup: narrower at its foot, where what is left for those below goes through."""
+    kind, slope = _kind(node), 9
+    x, y, right, bottom = node.x, node.y, node.x + node.w, node.y + node.h
+    path = (
+        f"M{tidy(x)} {tidy(y)}H{tidy(right)}L{tidy(right - slope)} {tidy(bottom)}"
+        f"H{tidy(x + slope)}z"
+    )
+    base = y + node.h / 2 + 4.5
+    left = x + slope + 7
+    drawn = [
+        f'<path class="f-paper" d="{path}"/>',
+        f'<path class="f-{kind} tint" d="{path}"/>',
+        f'<path class="line s-{kind}" stroke-linejoin="round" d="{path}"{_dash(node.border)}/>',
+        _say(left, base, node.label, f"label f-{kind}"),
+    ]
+    if node.sub:
+        left += width(node.label, LABEL_SIZE, bold=True) + 8
+        drawn.append(_say(left, base, node.sub, "sub f-quiet"))
+    return drawn
+
+
 def _text(node: Node) -> list[str]:
     classes = {
         "title": "title f-ink",
@@ -322,8 +360,11 @@ def _edge(edge: Edge) -> list[str]:
     path = "M" + "L".join(f"{tidy(x)} {tidy(y)}" for x, y in edge.points)
     if edge.kind == "tree":
         return [f'<path class="hair s-branch" d="{path}"/>']
+    if edge.kind == "ribbon":
+        return [f'<path class="f-user" fill-opacity="0.16" d="{path}Z"/>']
     dash = ' stroke-dasharray="4 3"' if edge.dash else ""
-    drawn = [f'<path class="line s-mnt" d="{path}"{dash}/>']
+    tone = {"veth": "net", "link": "branch"}.get(edge.kind, "mnt")
+    drawn = [f'<path class="line s-{tone}" stroke-linejoin="round" d="{path}"{dash}/>']
     ends = []
     (x0, y0), (x1, y1) = edge.points[0], edge.points[-1]
     if abs(x1 - x0) + abs(y1 - y0) < 14 and edge.arrow == "both":
@@ -334,5 +375,5 @@ def _edge(edge: Edge) -> list[str]:
         ends.append((edge.points[0], edge.points[1]))
     for (x, y), (_, before) in ends:
         back = 6 if before > y else -6
-        drawn.append(f'<path class="f-mnt" d="M{tidy(x)} {tidy(y)}l-3.5 {back}h7z"/>')
+        drawn.append(f'<path class="f-{tone}" d="M{tidy(x)} {tidy(y)}l-3.5 {back}h7z"/>')
     return drawn

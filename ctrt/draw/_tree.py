@@ -54,8 +54,24 @@ class Entry(NamedTuple):
 class Part:
     """The mounts of a snapshot, ready to be laid out and written."""
 
-    def __init__(self, snapshot: Snapshot, ids: bool, everything: bool) -> None:
+    def __init__(
+        self,
+        snapshot: Snapshot,
+        ids: bool,
+        everything: bool,
+        *,
+        numbers: dict[int, int] | None = None,
+        prefix: str = "",
+        called: str = "",
+        without: frozenset[int] = frozenset(),
+    ) -> None:
+        """`numbers` and `prefix` are for a second tree in a picture: its groups go on counting.
+
+        `called` is whose the mounts are, and `without` those that are not to be drawn.
+        """
+        self.called = called
         self.snapshot = snapshot
+        self.prefix = prefix
         self.ids = ids
         self.everything = everything
         self.mounts: tuple[Mount, ...] = ()
@@ -64,28 +80,27 @@ class Part:
             self.unknown = snapshot.mounts.reason
         else:
             self.mounts = snapshot.mounts
-        walk = tree(self.mounts)
+        walk = [(mount, depth) for mount, depth in tree(self.mounts) if mount.id not in without]
         # What takes the place of the numbers in a line that is shown.
         self.order = {mount.id: number for number, mount in enumerate(self.mounts, 1)}
         self.devices: dict[str, str] = {}
         for mount in self.mounts:
             self.devices.setdefault(mount.device, f"0:{len(self.devices) + 1}")
-        self.groups = self._number_groups([mount for mount, _ in walk])
+        self.groups = {} if numbers is None else numbers
+        self._number_groups([mount for mount, _ in walk])
         self.entries = self._entries(walk)
-        self.lanes = self._lanes()
+        self.lanes = lanes([self])[0]
         # The columns of the drawing that have anything in them, with their widths.
         self.columns = self._columns()
 
     # What the rows say
 
-    def _number_groups(self, walk: list[Mount]) -> dict[int, int]:
+    def _number_groups(self, walk: list[Mount]) -> None:
         """Peer groups by their first appearance; with ids, the kernel's numbers."""
-        numbers: dict[int, int] = {}
         for mount in walk:
             for group in (mount.shared, mount.master, mount.propagate_from):
                 if group:
-                    numbers.setdefault(group, group if self.ids else len(numbers) + 1)
-        return numbers
+                    self.groups.setdefault(group, group if self.ids else len(self.groups) + 1)
 
     def _entries(self, walk: list[tuple[Mount, int]]) -> list[Entry]:
         parents = {mount.parent for mount, _ in walk}
@@ -115,7 +130,7 @@ class Part:
         for mount, depth in walk:
             found = together.get(mount.id)
             if found is None:
-                names[mount.id] = f"mount:{len(entries) + 1}"
+                names[mount.id] = f"{self.prefix}mount:{len(entries) + 1}"
                 entries.append(
                     Entry(
                         names[mount.id], names.get(mount.parent), depth, mount.target,
@@ -124,14 +139,18 @@ class Part:
                     )
                 )  # fmt: skip
             elif found[0] is mount:
-                entries.append(self._together(f"mount:{len(entries) + 1}", names, depth, found))
+                entries.append(
+                    self._together(f"{self.prefix}mount:{len(entries) + 1}", names, depth, found)
+                )
         if len(entries) > _LIMIT and not self.everything:
             left = entries[_LIMIT:]
             entries = entries[:_LIMIT]
             members = tuple(mount for entry in left for mount in entry.members)
             entries.append(
-                Entry("mount:more", None, 0, f"{len(members)} more mounts", "", "", "", "", False,
-                      members)
+                Entry(
+                    f"{self.prefix}mount:more", None, 0, f"{len(members)} more mounts", "", "",
+                    "", "", False, members,
+                )
             )  # fmt: skip
         return entries
 
@@ -206,8 +225,8 @@ class Part:
 
     # Where things go
 
-    def _lanes(self) -> list[tuple[int, int, list[tuple[int, str]]]]:
-        """Each peer group with its lane and the rows it touches: (group, lane, [(row, how)])."""
+    def touched(self) -> dict[int, list[tuple[int, str]]]:
+        """The rows that each peer group touches, and how: {group: [(row, how)]}."""
         touched: dict[int, list[tuple[int, str]]] = {}
         for row, entry in enumerate(self.entries):
             if len(entry.members) > 1:
@@ -220,18 +239,7 @@ class Part:
             ):
                 if group:
                     touched.setdefault(group, []).append((row, how))
-        free: list[int] = []
-        placed = []
-        for group, rows in touched.items():
-            first, last = rows[0][0], rows[-1][0]
-            lane = next((lane for lane, end in enumerate(free) if end < first - 1), len(free))
-            if lane == len(free):
-                if lane == _MOST_LANES:
-                    continue
-                free.append(last)
-            free[lane] = last
-            placed.append((group, lane, rows))
-        return placed
+        return touched
 
     def _columns(self) -> list[tuple[int, float]]:
         """The columns that have anything in them, with their widths and a gap."""
@@ -268,7 +276,7 @@ class Part:
         """What is drawn, in one line."""
         if self.unknown:
             return f"Mounts: could not be read ({self.unknown})"
-        name = labels.name(self.snapshot, "mnt", self.ids)
+        name = self.called or labels.name(self.snapshot, "mnt", self.ids)
         words = f"Mounts of {name}: {len(self.mounts)}"
         if self.mounts and all(mount.propagation == "private" for mount in self.mounts):
             words += ", all private"
@@ -276,7 +284,7 @@ class Part:
 
     def draw(self, sheet: Sheet, parent: str | None, x: float, y: float, room: float) -> float:
         """Add everything at a place; the bottom of it."""
-        sheet.text("mounts:heading", x, y, self.heading(), "heading")
+        sheet.text(f"{self.prefix}mounts:heading", x, y, self.heading(), "heading")
         y += 30
         if not self.entries:
             return y
@@ -284,7 +292,7 @@ class Part:
         left = x
         for index, wide in self.columns:
             places[index] = left
-            sheet.text(f"mounts:head:{index}", left, y, HEADS[index], "head")
+            sheet.text(f"{self.prefix}mounts:head:{index}", left, y, HEADS[index], "head")
             left += wide
         lanes_from = left + 14
         y += 22
@@ -326,17 +334,18 @@ class Part:
         sheet.nodes += marks
         self._lines(sheet, marks)
         for group, _, rows in self.lanes:
-            sheet.details[f"group:{self._stable(group)}"] = self._group_detail(group, rows)
+            sheet.details[self.group_id(group)] = self._group_detail(group, rows)
         return tops[-1] + _LINE
 
-    def _stable(self, group: int) -> int:
-        return list(self.groups).index(group) + 1
+    def group_id(self, group: int) -> str:
+        """The id of a peer group's first hexagon."""
+        return f"{self.prefix}group:{list(self.groups).index(group) + 1}"
 
     def _hexagons(self, x: float, tops: list[float]) -> list[Node]:
         """A hexagon on each row that a group touches; the first of a group has its plain id."""
         marks = []
         for group, lane, rows in self.lanes:
-            name = f"group:{self._stable(group)}"
+            name = self.group_id(group)
             for count, (row, how) in enumerate(rows):
                 marks.append(
                     Node(
@@ -353,7 +362,7 @@ class Part:
     def _lines(self, sheet: Sheet, marks: list[Node]) -> None:
         """The lines between the hexagons of a group: both ways between peers, else downstream."""
         for group, _, rows in self.lanes:
-            name = f"group:{self._stable(group)}"
+            name = self.group_id(group)
             chain = [mark for mark in marks if name in (mark.id, mark.parent)]
             peers = [index for index, (_, how) in enumerate(rows) if how == "peer"]
             for index, (above, mark) in enumerate(pairwise(chain)):
@@ -472,6 +481,59 @@ class Part:
         if hidden:
             words += f" {hidden} of them {'is' if hidden == 1 else 'are'} covered by others."
         return words
+
+
+Lane = tuple[int, int, list[tuple[int, str]]]
+
+
+def lanes(parts: list[Part]) -> list[list[Lane]]:
+    """Each part's peer groups with their lanes: (group, lane, [(row, how)]).
+
+    The parts stand below one another, and a group has the same lane in all of them.
+    """
+    found: dict[int, list[int]] = {}
+    touched = []
+    below = 0
+    for part in parts:
+        touched.append(part.touched())
+        for group, rows in touched[-1].items():
+            found.setdefault(group, []).extend(below + row for row, _ in rows)
+        below += len(part.entries) + 3
+    free: list[int] = []
+    placed: dict[int, int] = {}
+    for group, places in sorted(found.items(), key=lambda item: item[1][0]):
+        lane = next((lane for lane, end in enumerate(free) if end < places[0] - 1), len(free))
+        if lane == len(free):
+            if lane == _MOST_LANES:
+                continue
+            free.append(places[-1])
+        free[lane] = places[-1]
+        placed[group] = lane
+    return [
+        [(group, placed[group], rows) for group, rows in one.items() if group in placed]
+        for one in touched
+    ]
+
+
+def joined(upper: list[Node], lower: list[Node], sheet: Sheet) -> None:
+    """Lines between the hexagons that a group has in two trees, one above the other."""
+    for label in dict.fromkeys(node.label for node in upper):
+        below = [node for node in lower if node.label == label]
+        if not below:
+            continue
+        above = [node for node in upper if node.label == label][-1]
+        first = below[0]
+        middle = tidy(above.x + above.w / 2)
+        points = ((middle, tidy(above.y + above.h)), (middle, first.y))
+        if first.code == above.code == "peer":
+            arrow = "both"
+        elif first.code == "peer":
+            arrow, points = "end", points[::-1]
+        else:
+            arrow = "end" if above.code == "peer" else "none"
+        how = "peer" if arrow == "both" else "slave"
+        dash = "from" in (above.code, first.code)
+        sheet.edges.append(Edge(above.id, first.id, how, points, arrow, dash))
 
 
 _PROPAGATION = {

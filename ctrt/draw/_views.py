@@ -10,8 +10,10 @@ from ctrt.draw._measure import width as text_width
 from ctrt.draw._scene import Column, Picture, Row, Scene
 from ctrt.draw._sheet import HEAD_SIZE, MARGIN, TITLE_SIZE, Sheet, tidy
 from ctrt.draw._text import Block
+from ctrt.observe import Unknown
 
 if TYPE_CHECKING:
+    from ctrt.linux.mountinfo import Mount
     from ctrt.observe import Snapshot
 
 _NARROWEST = 900.0
@@ -40,12 +42,25 @@ def mounts(
     title: str | None = None,
     ids: bool = False,
     all: bool = False,  # noqa: A002
+    beside: Snapshot | None = None,
+    names: tuple[str, str] = ("the first", "the second"),
 ) -> Picture:
     """The mount tree that a process sees, with over-mounts and peer groups.
 
     `ids` shows the kernel's numbers and the host's paths; `all` gives every mount a row of
-    its own (device nodes, masked and read-only paths are put together otherwise).
+    its own (device nodes, masked and read-only paths are put together otherwise). `beside` is a
+    second process whose mounts are drawn below, so that it is seen what reaches it and what does
+    not: peer groups have the same number and lane in both. Then `names` are what the two are
+    called, and `all` shows also the mounts that are the same in both.
     """
+    if beside is not None:
+        without = (frozenset[int](),) * 2 if all else _same(snapshot, beside)
+        first = _tree.Part(snapshot, ids, all, called=names[0], without=without[0])
+        second = _tree.Part(
+            beside, ids, all, called=names[1], without=without[1], numbers=first.groups, prefix="2:"
+        )
+        left = len(without[0])
+        return _two(first, second, title or f"Mounts of {names[0]} and of {names[1]}", left)
     title = title or f"Mounts of {snapshot.command}"
     part = _tree.Part(snapshot, ids, all)
     sheet = Sheet()
@@ -53,6 +68,58 @@ def mounts(
     bottom = part.draw(sheet, None, MARGIN, _TOP, wide - 2 * MARGIN)
     columns = tuple(Column(head.lower(), head) for head in _tree.HEADS)
     return _picture("mounts", title, part.sentence(), sheet, wide, bottom, columns, part.blocks())
+
+
+def _same(one: Snapshot, other: Snapshot) -> tuple[frozenset[int], frozenset[int]]:
+    """The mounts that are alike in both, private, and have none below them that is not."""
+    tables = [() if isinstance(s.mounts, Unknown) else s.mounts for s in (one, other)]
+
+    def face(mount: Mount) -> tuple[object, ...]:
+        return (mount.target, mount.device, mount.root, mount.options)
+
+    private = [{face(m) for m in table if m.propagation == "private"} for table in tables]
+    alike = private[0] & private[1]
+    answers = []
+    for table in tables:
+        kept: set[int] = set()
+        above = {mount.id: mount.parent for mount in table}
+        for mount in table:
+            at: int | None = mount.id if face(mount) not in alike else None
+            while at is not None and at not in kept:
+                kept.add(at)
+                at = above.get(at) if above.get(at) in above else None
+        answers.append(frozenset(mount.id for mount in table if mount.id not in kept))
+    return answers[0], answers[1]
+
+
+def _two(first: _tree.Part, second: _tree.Part, title: str, left: int) -> Picture:
+    first.lanes, second.lanes = _tree.lanes([first, second])
+    sheet = Sheet()
+    wide = max(first.width + 2 * MARGIN, second.width + 2 * MARGIN, _NARROWEST)
+    # Both have the same columns, so that the lanes stand below one another.
+    columns = [
+        (index, max(dict(first.columns).get(index, 0.0), dict(second.columns).get(index, 0.0)))
+        for index in range(len(_tree.HEADS))
+    ]
+    first.columns = second.columns = [(index, room) for index, room in columns if room]
+    wide = max(wide, first.width + 2 * MARGIN, second.width + 2 * MARGIN)
+    bottom = first.draw(sheet, None, MARGIN, _TOP, wide - 2 * MARGIN)
+    upper = [node for node in sheet.nodes if node.shape == "hexagon"]
+    bottom = second.draw(sheet, None, MARGIN, bottom + 28, wide - 2 * MARGIN)
+    lower = [node for node in sheet.nodes if node.shape == "hexagon" and node not in upper]
+    _tree.joined(upper, lower, sheet)
+    blocks = first.blocks() + second.blocks()
+    if left:
+        note = f"{left} mounts are the same in both, and private; they are not shown."
+        if left == 1:
+            note = "1 mount is the same in both, and private; it is not shown."
+        bottom += 14
+        wide = max(wide, sheet.text("note:same", MARGIN, bottom, note).w + 2 * MARGIN)
+        bottom += 22
+        blocks = (*blocks[:-1], blocks[-1]._replace(notes=(note,)))
+    heads = tuple(Column(head.lower(), head) for head in _tree.HEADS)
+    words = f"{first.sentence()} The second: {second.sentence()}"
+    return _picture("mounts", title, words, sheet, wide, bottom, heads, blocks)
 
 
 def container(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from typing import NamedTuple
 
 from ctrt.engine.options import CAPS, Option, Table
 from ctrt.engine.verbs.base import Text, Verb, json_text
@@ -10,42 +11,32 @@ from ctrt.errors import CtrtError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
     from ctrt.draw import Picture
     from ctrt.engine import Engine
     from ctrt.engine.options import Values
     from ctrt.engine.verbs.base import Report
+    from ctrt.observe import Owner, Snapshot, System
+
+    View = Callable[[Engine, "str | None", Values], Picture]
 
 
 def _graph(engine: Engine, values: Values, _report: Report) -> Picture | Text:
-    from ctrt import draw, observe
-
     words = list(values.operands)
+    if words[:1] == ["image"]:
+        from ctrt.engine.verbs.images import layers
+
+        values.operands = words[1:]
+        return layers(engine, values)
     view = words.pop(0) if words and words[0] in _VIEWS else "container"
-    if len(words) > 1:
+    if len(words) > (2 if view == "mounts" else 1):
         raise CtrtError(f"graph: expected one target, got {' '.join(words)}")
-    command = None
-    if words:
-        pid: int | str = engine.pid_of(words[0])
-        title = f"Container {words[0]}" if not words[0].isdecimal() else None
-        command = next((s["command"][0] for s in engine.states() if s["name"] == words[0]), None)
+    if len(words) == 2:
+        picture = _two_trees(engine, words[0], words[1], values)
     else:
-        states = engine.states()
-        if not states:
-            raise CtrtError("graph: no container is running; name a pid, as in: ctrt graph 1")
-        newest = max(states, key=lambda state: int(state["pid"]))
-        pid, title = newest["pid"], f"Container {newest['name']}"
-        command = newest["command"][0]
-    name = os.path.basename(command) if command else None
-    snapshot = observe.snapshot(pid, command=name)
-    picture: Picture
-    if view == "namespaces":
-        picture = draw.namespaces(snapshot, title=title, ids=values.ids)
-    elif view == "mounts":
-        picture = draw.mounts(snapshot, title=title, ids=values.ids, all=values.all)
-    else:
-        picture = draw.container(snapshot, title=title, ids=values.ids, all=values.all)
+        picture = _VIEWS[view](engine, words[0] if words else None, values)
     if values.json:
         return json_text(picture.json())
     if values.svg:
@@ -55,7 +46,228 @@ def _graph(engine: Engine, values: Values, _report: Report) -> Picture | Text:
     return picture
 
 
-_VIEWS = ("container", "namespaces", "mounts")
+class Target(NamedTuple):
+    """What a person wants to see: a process, and what it is called in a title."""
+
+    pid: int
+    title: str | None
+    command: str | None
+
+
+def target_of(engine: Engine, word: str | None) -> Target:
+    """The process that a word names; without a word that of the newest container.
+
+    A word is a pid, "host" for this process, the name of one of our containers, ENGINE:NAME for
+    another engine's (podman:web, docker:web, pod:NAMESPACE/NAME, ...), or a namespace's path.
+    """
+    if word is None:
+        states = engine.states()
+        if not states:
+            raise CtrtError("graph: no container is running; name a pid, as in: ctrt graph 1")
+        word = max(states, key=lambda state: int(state["pid"]))["name"]
+    if word == "host":
+        return Target(os.getpid(), "the host", None)
+    if word.startswith("/"):
+        return _namespace(word)
+    kind, colon, name = word.partition(":")
+    if colon:
+        return _of_engine(kind, name)
+    pid = engine.pid_of(word)
+    if word.isdecimal():
+        return Target(pid, None, None)
+    command = next((s["command"][0] for s in engine.states() if s["name"] == word), None)
+    return Target(pid, f"Container {word}", os.path.basename(command) if command else None)
+
+
+def _of_engine(kind: str, name: str) -> Target:
+    from ctrt import observe
+
+    system = observe.scan()
+    found: dict[str, int] = {}
+    for pid, owner in sorted(observe.owners(system).items()):
+        if owner.monitor:
+            continue
+        names = {owner.id, owner.id[:12], owner.name}
+        if owner.engine == kind:
+            found.setdefault(owner.name or owner.id[:12], pid)
+        elif kind == "pod" and owner.pod is not None:
+            names = {owner.pod.uid, owner.pod.name, f"{owner.pod.namespace}/{owner.pod.name}"}
+            found.setdefault(owner.pod.name or owner.pod.uid, pid)
+        else:
+            continue
+        if name in names:
+            return Target(pid, f"{kind} {name}", None)
+    there = f"there are {', '.join(found)}" if found else "none of its kind is running"
+    raise CtrtError(f"there is no running container {kind}:{name}; {there}")
+
+
+def _namespace(path: str) -> Target:
+    from ctrt import observe
+
+    try:
+        there = os.stat(path)
+    except OSError as error:
+        raise CtrtError(f"{path}: {(error.strerror or str(error)).lower()}") from None
+    for key, space in observe.scan().spaces.items():
+        if (there.st_dev, there.st_ino) == key:
+            if not space.processes:
+                raise CtrtError(f"no process is in the {space.kind} namespace at {path}")
+            return Target(space.processes[0], f"The {space.kind} namespace at {path}", None)
+    raise CtrtError(f"{path} is no namespace; name a file such as /proc/1/ns/net")
+
+
+def compare(engine: Engine, first: str, second: str, *, ids: bool = False) -> Picture:
+    """What differs between two processes that `target_of` finds."""
+    from ctrt import draw, observe
+
+    (one, before), (other, after) = _looked_at(engine, first), _looked_at(engine, second)
+    return draw.difference(observe.difference(one, other), before, after, ids=ids)
+
+
+def _looked_at(engine: Engine, word: str) -> tuple[Snapshot, str]:
+    """A snapshot of a target, and what it is called in a sentence."""
+    from ctrt import observe
+
+    target = target_of(engine, word)
+    name = (target.title or f"process {word}").removeprefix("Container ")
+    return observe.snapshot(target.pid, command=target.command, others=False), name
+
+
+def _two_trees(engine: Engine, first: str, second: str, values: Values) -> Picture:
+    """The mounts of two targets, one below the other."""
+    from ctrt import draw
+
+    (one, before), (other, after) = _looked_at(engine, first), _looked_at(engine, second)
+    return draw.mounts(one, ids=values.ids, all=values.all, beside=other, names=(before, after))
+
+
+def _of_snapshot(view: str) -> View:
+    def show(engine: Engine, word: str | None, values: Values) -> Picture:
+        from ctrt import draw, observe
+
+        target = target_of(engine, word)
+        # Who shares its namespaces is not asked where the picture does not show it.
+        others = view in ("container", "namespaces")
+        snapshot = observe.snapshot(target.pid, command=target.command, others=others)
+        options: dict[str, Any] = {"title": target.title, "ids": values.ids}
+        if view in ("container", "mounts"):
+            options["all"] = values.all
+        picture: Picture = getattr(draw, view)(snapshot, **options)
+        return picture
+
+    return show
+
+
+def _cgroups(engine: Engine, word: str | None, values: Values) -> Picture:
+    from ctrt import draw, observe
+
+    trees = observe.hierarchies()
+    if not trees:
+        raise CtrtError("no cgroup tree is mounted here")
+    if word is None:
+        forest = [(tree, list(observe.cgroup_tree(tree))) for tree in trees]
+        return draw.cgroups(forest, ids=values.ids, all=values.all)
+    target = target_of(engine, word)
+    title = f"cgroups of {target.title or target.command or f'process {word}'}"
+    forest = [(tree, observe.cgroup_branch(tree, target.pid)) for tree in trees]
+    return draw.cgroups(forest, title=title, ids=values.ids, all=values.all, target=target.pid)
+
+
+def _stack(engine: Engine, word: str | None, values: Values) -> Picture:
+    from ctrt import draw, observe
+
+    target = target_of(engine, word)
+    system = observe.scan()
+    if target.pid not in system.processes:
+        raise CtrtError(f"process {target.pid} ended while it was being looked at")
+    stations = observe.stack(system, target.pid, observe.owners(system))
+    return draw.stack(stations, title=target.title, ids=values.ids)
+
+
+def _network(engine: Engine, word: str | None, values: Values) -> Picture:
+    from ctrt import draw, observe
+
+    target = None if word is None else target_of(engine, word)
+    system = observe.scan()
+    owners = observe.owners(system)
+    known = observe.networks(system)
+    wanted = None
+    if target is not None:
+        if target.pid not in system.processes:
+            raise CtrtError(f"process {target.pid} ended while it was being looked at")
+        wanted = _joined(known, system.processes[target.pid].namespace("net"))
+    sides = []
+    number = 0
+    # Those with nothing but lo come last, so that they take no numbers from the others.
+    for space in sorted(
+        system.of_kind("net"), key=lambda s: not s.initial and _lonely(known[s.key])
+    ):
+        name = "net[host]" if space.initial else f"net[{number + 1}]"
+        number += not space.initial
+        found = known[space.key]
+        if wanted is not None and space.key not in wanted:
+            continue
+        words = _who(system, owners, space.processes) if not space.initial else "the host"
+        if isinstance(found, observe.Unknown):
+            sides.append(
+                draw.Side(
+                    space.key, name, f"could not be read: {found.reason}", space.initial, None
+                )
+            )
+        else:
+            sides.append(draw.Side(space.key, name, words, space.initial, found))
+    title = "Networks" if target is None else f"Network of {target.title or f'process {word}'}"
+    return draw.network(sides, title=title, ids=values.ids, all=values.all)
+
+
+def _lonely(network: Any) -> bool:
+    return len(getattr(network, "links", ())) == 1
+
+
+def _joined(known: dict[Any, Any], key: Any) -> set[Any]:
+    """A network namespace, and those that links of it lead to, by way of any number of pairs."""
+    from ctrt.observe import Network
+
+    found, waiting = {key}, [key]
+    while waiting:
+        at = known.get(waiting.pop())
+        for link in at.links if isinstance(at, Network) else ():
+            other = link.peer[0] if link.peer else None
+            if other in known and other not in found:
+                found.add(other)
+                waiting.append(other)
+    return found
+
+
+def _who(system: System, owners: dict[int, Owner], pids: tuple[int, ...]) -> str:
+    """Whose a namespace is, in a few words."""
+    for pid in pids:
+        owner = owners.get(pid)
+        if owner is not None and not owner.monitor and owner.name:
+            return f"{owner.engine} {owner.name}"
+    names = list(dict.fromkeys(system.processes[pid].name for pid in pids))
+    return ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
+
+
+def _namespaces(engine: Engine, word: str | None, values: Values) -> Picture:
+    """Of one target, or without one of the whole machine."""
+    if word is not None:
+        return _of_snapshot("namespaces")(engine, word, values)
+    from ctrt import draw, observe
+
+    system = observe.scan()
+    return draw.system(system, observe.owners(system), ids=values.ids, all=values.all)
+
+
+_VIEWS: dict[str, View] = {
+    "container": _of_snapshot("container"),
+    "namespaces": _namespaces,
+    "mounts": _of_snapshot("mounts"),
+    "ids": _of_snapshot("ids"),
+    "cgroups": _cgroups,
+    "network": _network,
+    "stack": _stack,
+}
 
 
 def caps(engine: Engine, values: Values, _report: Report = None) -> Any:
@@ -77,8 +289,9 @@ VERBS = [
     Verb(
         Table(
             "graph",
-            "Draw the namespaces and mounts of a container or process.",
-            "[container|namespaces|mounts] [CONTAINER | PID]",
+            "Draw a container or process: namespaces, mounts, ids, cgroups, and who started it.",
+            f"[{'|'.join(_VIEWS)}] [CONTAINER | PID | ENGINE:NAME | PATH] [BESIDE]"
+            " | image IMAGE [IMAGE]",
             [
                 Option("--ids", "show pids, inodes and host paths"),
                 Option("--all", "show every mount, also those of every container"),
@@ -87,7 +300,7 @@ VERBS = [
             ],
         ),
         _graph,
-        range(3),
+        range(4),
     ),
     Verb(CAPS, caps, range(2)),
 ]

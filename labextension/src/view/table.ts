@@ -24,6 +24,8 @@ export class Table {
   private readonly body = html('tbody', { role: 'rowgroup' });
   private readonly more = html('button', { class: 'ctrt-more', type: 'button' });
   private readonly rows = new Map<string, HTMLTableRowElement>();
+  /** Which columns have something in them: an empty one only takes place. */
+  private readonly shown: readonly boolean[];
   private lines: readonly Line[] = [];
   private limit = PAGE;
   private selected = '';
@@ -35,9 +37,14 @@ export class Table {
     private readonly events: TableEvents,
   ) {
     const head = html('tr', { role: 'row' });
-    for (const column of picture.columns) {
-      head.append(html('th', { role: 'columnheader', scope: 'col' }, column.title));
-    }
+    this.shown = picture.columns.map(
+      (_, i) => i === 0 || picture.rows.some((row) => (row.cells[i] ?? '') !== ''),
+    );
+    picture.columns.forEach((column, i) => {
+      if (this.shown[i]) {
+        head.append(html('th', { role: 'columnheader', scope: 'col' }, column.title));
+      }
+    });
     const table = html(
       'table',
       { role: 'treegrid', 'aria-label': picture.title },
@@ -79,7 +86,7 @@ export class Table {
     });
     this.body.replaceChildren(...drawn);
     if (drawn.length === 0) {
-      const span = this.picture.columns.length;
+      const span = this.shown.filter(Boolean).length;
       const say =
         this.picture.rows.length === 0 ? 'Nothing to show.' : 'No row matches the filter.';
       this.body.append(
@@ -185,9 +192,11 @@ export class Table {
     );
     tree.style.setProperty('--ctrt-level', String(line.level - 1));
     element.append(tree);
-    for (const cell of others) {
-      element.append(html('td', { role: 'gridcell', title: cell }, cell));
-    }
+    others.forEach((cell, i) => {
+      if (this.shown[i + 1]) {
+        element.append(html('td', { role: 'gridcell', title: cell }, cell));
+      }
+    });
     return element;
   }
 

@@ -117,6 +117,15 @@ class View implements Handle {
     const sides: readonly Side[] = ['table', 'graph'];
     const focused = sides.find((side) => this[side]?.element.contains(document.activeElement));
     const tree = new Tree(picture.rows);
+    // What the drawing lists line by line need not stand in the table a second time.
+    const listed = new Set(
+      picture.nodes.filter((node) => node.shape === 'row').map(({ id }) => id),
+    );
+    for (const { id, parent } of picture.rows) {
+      if (parent !== null && listed.has(id) && !listed.has(parent)) {
+        tree.fold(parent, true);
+      }
+    }
     tree.adopt(this.tree);
     this.picture = picture;
     this.tree = tree;

@@ -1,0 +1,160 @@
+"""A difference as a table: what there is only before, only after, or in both but not the same."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from ctrt.draw import _labels as labels
+from ctrt.draw._measure import fit, visible, width
+from ctrt.draw._scene import Cell, Column, Detail, Node, Picture, Row, Scene
+from ctrt.draw._sheet import HEAD_SIZE, MARGIN, ROW_SIZE, Sheet, tidy
+from ctrt.draw._text import Block, Line
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ctrt.observe import Change
+
+_ROOM = (260.0, 300.0, 300.0)
+_LINE = 26.0
+_STEP = 24.0
+_MOST = 400
+_NUMBER = re.compile(r":\[\d+\]")
+_GROUP = re.compile(r" (shared|master):\d+")
+_KINDS = {
+    "namespace": ("namespaces", "namespaces(7)", "lsns"),
+    "process": ("processes", "proc(5)", "ps -ef"),
+    "mount": ("mounts", "mount_namespaces(7)", "findmnt"),
+    "capability": ("capabilities", "capabilities(7)", "getpcaps PID"),
+    "credential": ("credentials", "credentials(7)", "cat /proc/PID/status"),
+    "id map": ("id maps", "user_namespaces(7)", "cat /proc/PID/uid_map"),
+    "cgroup": ("cgroups", "cgroups(7)", "cat /proc/PID/cgroup"),
+    "holder": ("what keeps namespaces", "namespaces(7)", "lsns"),
+}
+
+
+def difference(
+    changes: Sequence[Change],
+    before: str = "before",
+    after: str = "after",
+    *,
+    title: str | None = None,
+    ids: bool = False,
+) -> Picture:
+    """Draw changes; `before` and `after` are what the two sides are called.
+
+    `ids` shows the kernel's numbers and the host's paths.
+    """
+    title = visible(title or f"From {before} to {after}")
+    grouped: dict[str, list[Change]] = {}
+    for change in changes[:_MOST]:
+        grouped.setdefault(change.kind, []).append(change)
+    heads = ("What", before, after)
+    table: list[tuple[str, str | None, int, tuple[str, str, str], str, Detail]] = []
+    for kind, found in grouped.items():
+        word, man, command = _KINDS.get(kind, (kind, "proc(5)", ""))
+        about = Detail(f"{labels.plural(len(found), 'change')} of {word}.", (), man, command)
+        table.append((kind, None, 0, (f"{word} ({len(found)})", "", ""), "", about))
+        for number, change in enumerate(found, 1):
+            cells = (change.what, _value(change, 0, ids), _value(change, 1, ids))
+            said = {"+": "Only in", "-": "Only in", "~": "Not the same in"}[change.sign]
+            where = {"+": after, "-": before, "~": f"{before} and {after}"}[change.sign]
+            detail = Detail(visible(f"{change.what}: {said.lower()} {where}."), (), man, command)
+            table.append((f"{kind}:{number}", kind, 1, cells, change.sign, detail))
+    notes = []
+    if not changes:
+        notes.append("Nothing differs.")
+    elif len(changes) > _MOST:
+        notes.append(f"The first {_MOST} of {len(changes)} changes are shown.")
+    sheet, heading = Sheet(), Sheet()
+    heading.text("title", MARGIN, 18, title, "title")
+    wide, y = _draw(sheet, table, heads)
+    for number, note in enumerate(notes, 1):
+        wide = max(wide, MARGIN + sheet.text(f"note:{number}", MARGIN, y + 8, note).w)
+        y += 26
+    lines = tuple(
+        Line(depth, (f"{sign} {cells[0]}" if sign else cells[0], *cells[1:]))
+        for _, _, depth, cells, sign, _ in table
+    )
+    scene = Scene(
+        "difference",
+        title,
+        _sentence(grouped, before, after),
+        tidy(max(wide, MARGIN + heading.nodes[0].w, 460.0) + MARGIN),
+        tidy(y + MARGIN),
+        tuple(Column(f"c{number}", visible(head)) for number, head in enumerate(heads)),
+        tuple(
+            Row(name, parent, "note", tuple(map(visible, cells)), sign)
+            for name, parent, _, cells, sign, _ in table
+        ),
+        (*heading.nodes, *sheet.nodes),
+        (),
+        {name: detail for name, *_, detail in table},
+    )
+    upper = tuple(head.upper() if head in ("What", "before", "after") else head for head in heads)
+    return Picture(scene, (Block(title), Block("", upper if table else (), lines, tuple(notes))))
+
+
+def _value(change: Change, side: int, ids: bool) -> str:
+    """One side's value, by default without what differs from one run to the next."""
+    value = (change.before, change.after)[side]
+    if ids or not value:
+        return visible(value)
+    if change.kind == "mount":
+        words = value.split(" ")
+        # File system type, options, propagation; the source may be a path of the host.
+        return visible(_GROUP.sub("", " ".join(words[:1] + words[2:])))
+    if change.kind == "namespace":
+        return "its own" if _NUMBER.search(value) and side else _NUMBER.sub("", value)
+    if change.kind == "cgroup":
+        return "…"
+    return visible(_NUMBER.sub("", value))
+
+
+def _draw(
+    sheet: Sheet,
+    table: Sequence[tuple[str, str | None, int, tuple[str, str, str], str, Detail]],
+    heads: tuple[str, str, str],
+) -> tuple[float, float]:
+    """The rows below their heads; the right edge and the bottom."""
+    widths = []
+    for column, room in enumerate(_ROOM):
+        texts = [
+            width(cells[column], ROW_SIZE, mono=True) + (depth * _STEP if not column else 0)
+            for _, _, depth, cells, _, _ in table
+        ]
+        widths.append(min(max([width(heads[column], HEAD_SIZE), *texts]), room))
+    lefts = [MARGIN + 8]
+    for wide in widths[:-1]:
+        lefts.append(lefts[-1] + wide + 24)
+    right = lefts[-1] + widths[-1]
+    y = 58.0
+    if table:
+        for column, head in enumerate(heads):
+            sheet.text(f"head:{column}", tidy(lefts[column]), y, visible(head), "head")
+        y += 22
+    for name, parent, depth, cells, sign, _ in table:
+        x = lefts[0] + depth * _STEP
+        label = fit(visible(cells[0]), lefts[1] - 20 - x, ROW_SIZE, mono=True)
+        if sign:
+            sheet.text(f"sign:{name}", tidy(x - 16), tidy(y + 5), sign)
+        sheet.nodes.append(
+            Node(
+                name, parent, "note", "row", tidy(x), tidy(y), tidy(right - x), _LINE,
+                code="" if depth else "family", label=label, diff=sign,
+                cells=tuple(
+                    Cell(tidy(lefts[n]), fit(visible(cells[n]), widths[n], ROW_SIZE, mono=True))
+                    for n in (1, 2)
+                ),
+            )
+        )  # fmt: skip
+        y += _LINE
+    return right, y
+
+
+def _sentence(grouped: dict[str, list[Change]], before: str, after: str) -> str:
+    if not grouped:
+        return f"Nothing differs between {before} and {after}."
+    told = [f"{len(found)} of {_KINDS.get(kind, (kind,))[0]}" for kind, found in grouped.items()]
+    return f"Changes between {before} and {after}: {labels.enumerated(told)}."

@@ -1,0 +1,335 @@
+"""Networks: a box for each network namespace, its links in it, a line where two links are one pair.
+
+The host stands on the left, the others on the right. Of the host only what leads to the others is
+drawn, unless `all` asks for the rest: its own addresses are nobody's business in a lecture.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, NamedTuple
+
+from ctrt.draw import _labels as labels
+from ctrt.draw._measure import visible, width
+from ctrt.draw._scene import Column, Detail, Edge, Node, Picture, Raw, Row, Scene
+from ctrt.draw._sheet import BOX_SIZE, CHIP, MARGIN, PAD, SUB_SIZE, Sheet, chip, tidy
+from ctrt.draw._text import Block, Line
+from ctrt.observe import Unknown
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ctrt.linux.namespaces import Key
+    from ctrt.observe import Link, Network
+
+_HEADER = 46.0
+_BETWEEN = 10.0
+_INDENT = 22.0
+_WORDS = 19.0
+_APART = 24.0
+_LANE = 9.0
+_HASH = re.compile(r"(?<=veth)[0-9a-f]{4,}$")
+_MOST = 24
+_HEADS = ("NAMESPACE", "KIND", "ADDRESSES", "JOINED TO")
+
+
+class Side(NamedTuple):
+    """A network namespace to draw: what it is called, who is in it, and what it has.
+
+    `known` is None where it could not be asked, with the reason in `words`.
+    """
+
+    key: Key
+    name: str
+    words: str
+    initial: bool
+    known: Network | None
+
+
+class Port(NamedTuple):
+    """A link to draw; `depth` is 1 for the ports of a bridge."""
+
+    id: str
+    side: Side
+    link: Link
+    depth: int
+
+
+def network(
+    sides: Sequence[Side],
+    *,
+    title: str = "Networks",
+    ids: bool = False,
+    all: bool = False,  # noqa: A002
+) -> Picture:
+    """Draw network namespaces, the machine's first.
+
+    `ids` shows whole names and hardware addresses; `all` every link of every namespace.
+    """
+    title = visible(title)
+    quiet = [side for side in sides if not side.initial and _quiet(side)]
+    shown = [side for side in sides if all or side not in quiet]
+    left = max(len(shown) - _MOST, 0)
+    shown = shown[:_MOST]
+    keys = {side.key for side in shown}
+    ports = {side.key: _ports(side, keys, all) for side in shown}
+    ends = {(side.key, p.link.number): p for side in shown for p in ports[side.key]}
+    notes = []
+    if quiet and not all:
+        count = labels.plural(len(quiet), "network namespace")
+        have = "has" if len(quiet) == 1 else "have"
+        notes.append(f"{count} {have} nothing but lo.")
+    if left:
+        notes.append(f"{labels.plural(left, 'further network namespace')} not shown.")
+    sheet, heading = Sheet(), Sheet()
+    heading.text("title", MARGIN, 18, title, "title")
+    wide, bottom = _draw(sheet, shown, ports, ends, ids)
+    for number, note in enumerate(notes, 1):
+        wide = max(wide, MARGIN + sheet.text(f"note:{number}", MARGIN, bottom + 10, note).w)
+        bottom += 28
+    lines = []
+    for side in shown:
+        lines.append(Line(0, (side.name, "", "", side.words)))
+        sheet.rows.append(Row(side.name, None, "net", (side.name, "", "", side.words)))
+        sheet.details[side.name] = _ABOUT
+        for port in ports[side.key]:
+            cells = _cells(port, ends, ids)
+            lines.append(Line(1 + port.depth, cells))
+            sheet.rows.append(Row(port.id, side.name, "net", cells))
+            sheet.details[port.id] = _detail(port, ends, ids)
+        for words in _told(side, ids, all):
+            lines.append(Line(1, (words,)))
+    columns = ("name", "kind", "addresses", "joined")
+    heads = ("Namespace", "Kind", "Addresses", "Joined to")
+    scene = Scene(
+        "network",
+        title,
+        _sentence(shown, ends, notes),
+        tidy(max(wide, MARGIN + heading.nodes[0].w, 460.0) + MARGIN),
+        tidy(bottom + MARGIN),
+        tuple(Column(key, head) for key, head in zip(columns, heads, strict=True)),
+        tuple(sheet.rows),
+        (*heading.nodes, *sheet.nodes),
+        tuple(sheet.edges),
+        sheet.details,
+    )
+    return Picture(scene, (Block(title), Block("", _HEADS, tuple(lines), tuple(notes))))
+
+
+def _quiet(side: Side) -> bool:
+    known = side.known
+    return known is not None and len(known.links) == 1 and not known.listeners and not known.routes
+
+
+def _ports(side: Side, keys: set[Key], everything: bool) -> list[Port]:
+    """The links of a namespace, the ports of a bridge below it."""
+    if side.known is None:
+        return []
+    links = side.known.links
+    if side.initial and not everything:
+        joined = {
+            link.number
+            for link in links
+            if link.peer is not None and link.peer[0] in keys and link.peer[0] != side.key
+        }
+        masters = {link.master for link in links if link.number in joined}
+        links = tuple(link for link in links if link.number in joined | masters)
+    found = []
+    for link in links:
+        if link.master and any(other.number == link.master for other in links):
+            continue
+        found.append(Port(f"{side.name}/{link.number}", side, link, 0))
+        found += [
+            Port(f"{side.name}/{port.index}", side, port, 1)
+            for port in links
+            if port.master == link.number
+        ]
+    # By place, not by the kernel's number, which differs from run to run.
+    return [port._replace(id=f"{side.name}/{number}") for number, port in enumerate(found, 1)]
+
+
+def _name(link: Link, ids: bool) -> str:
+    return visible(link.name if ids else _HASH.sub("…", link.name))
+
+
+def _other(port: Port, ends: dict[tuple[Key, int], Port]) -> Port | None:
+    """The port at the other end of a veth pair, if it is in the picture."""
+    peer = port.link.peer
+    if peer is None or isinstance(peer[0], Unknown):
+        return None
+    return ends.get((peer[0], peer[1]))
+
+
+def _kind(link: Link) -> str:
+    word = link.kind or ("loopback" if link.name == "lo" else "device")
+    return word if link.up else f"{word}, down"
+
+
+def _addresses(link: Link, ids: bool) -> str:
+    # A link-local address is made of the hardware's, which is new each time.
+    told = [
+        f"{one.address}/{one.prefix}"
+        for one in link.addresses
+        if ids or not one.address.startswith("fe80:")
+    ]
+    if ids and link.hardware and link.name != "lo":
+        told.append(link.hardware)
+    return " ".join(told)
+
+
+def _cells(port: Port, ends: dict[tuple[Key, int], Port], ids: bool) -> tuple[str, str, str, str]:
+    other = _other(port, ends)
+    peer = port.link.peer
+    joined = ""
+    if other is not None:
+        joined = f"{_name(other.link, ids)} in {other.side.name}"
+    elif peer is not None and isinstance(peer[0], Unknown):
+        joined = f"unknown: {peer[0].reason}"
+    return _name(port.link, ids), _kind(port.link), _addresses(port.link, ids), visible(joined)
+
+
+def _told(side: Side, ids: bool, everything: bool) -> list[str]:
+    """Routes and listening sockets in words."""
+    known = side.known
+    if known is None:
+        return []
+    if side.initial and not everything:
+        return []
+    names = {link.number: _name(link, ids) for link in known.links}
+    told = []
+    for route in known.routes:
+        if not ids and route.destination.startswith("fe80:"):
+            continue
+        words = f"route {route.destination}"
+        words += f" via {route.gateway}" if route.gateway else ""
+        words += f" by {names[route.link]}" if route.link in names else ""
+        told.append(words + (f" ({route.type})" if route.type != "unicast" else ""))
+    ports = sorted({(one.protocol, one.port, one.address) for one in known.listeners})
+    if ports:
+        told.append("listens on " + ", ".join(_socket(*one) for one in ports))
+    if known.missing:
+        told.append(f"not all could be asked: {known.missing}")
+    return told
+
+
+def _socket(protocol: str, port: int, address: str) -> str:
+    everywhere = address in ("0.0.0.0", "::")  # noqa: S104, RUF100
+    return f"{protocol} {port}" + ("" if everywhere else f" of {address}")
+
+
+def _draw(
+    sheet: Sheet,
+    shown: list[Side],
+    ports: dict[Key, list[Port]],
+    ends: dict[tuple[Key, int], Port],
+    ids: bool,
+) -> tuple[float, float]:
+    """The boxes in two columns, then the lines between them; width and bottom."""
+    columns = [[s for s in shown if s.initial], [s for s in shown if not s.initial]]
+    columns = [column for column in columns if column]
+    pairs = sum(_other(port, ends) is not None for port in ends.values()) // 2
+    places: dict[str, Node] = {}
+    x, bottom = MARGIN, 62.0
+    rights = []
+    for column in columns:
+        y, wide = 62.0, 0.0
+        boxes = []
+        for side in column:
+            box, bottom_here, right = _box(sheet, side, ports[side.key], x, y, places, ids)
+            boxes.append(box)
+            wide = max(wide, right - x)
+            y = bottom_here + _APART
+        for index in boxes:
+            sheet.nodes[index] = sheet.nodes[index]._replace(w=tidy(wide))
+        rights.append(x + wide)
+        x += wide + 60 + pairs * _LANE
+        bottom = max(bottom, y - _APART)
+    lane = 0
+    right = rights[-1]
+    for port in ends.values():
+        other = _other(port, ends)
+        if other is None or port.id > other.id:
+            continue
+        a, b = places[port.id], places[other.id]
+        if a.x > b.x:
+            a, b = b, a
+        lane += 1
+        points: tuple[tuple[float, float], ...]
+        if port.side.initial != other.side.initial:
+            middle = rights[0] + 24 + lane * _LANE
+            points = (
+                (a.x + a.w, a.y + CHIP / 2), (middle, a.y + CHIP / 2),
+                (middle, b.y + CHIP / 2), (b.x, b.y + CHIP / 2),
+            )  # fmt: skip
+        else:
+            middle = rights[-1] + 14 + lane * _LANE
+            right = max(right, middle)
+            points = (
+                (a.x + a.w, a.y + CHIP / 2), (middle, a.y + CHIP / 2),
+                (middle, b.y + CHIP / 2), (b.x + b.w, b.y + CHIP / 2),
+            )  # fmt: skip
+        sheet.edges.append(Edge(a.id, b.id, "veth", tuple((tidy(x), tidy(y)) for x, y in points)))
+    return right, bottom
+
+
+def _box(
+    sheet: Sheet, side: Side, ports: list[Port], x: float, y: float, places: dict[str, Node],
+    ids: bool,
+) -> tuple[int, float, float]:  # fmt: skip
+    """One namespace with what is in it: the index of its box, its bottom, its right edge."""
+    index = len(sheet.nodes)
+    border = "dotted" if side.known is None else "dashed" if side.initial else "solid"
+    box = Node(
+        side.name, None, "net", "container", tidy(x), tidy(y), 0, 0, icon=_NET.icon, code="net",
+        label=side.name, sub=visible(side.words), border=border,
+    )  # fmt: skip
+    sheet.nodes.append(box)
+    right = x + 46 + width(box.label, BOX_SIZE, bold=True) + 12 + width(box.sub, SUB_SIZE)
+    at = y + _HEADER
+    for port in ports:
+        words = " ".join(filter(None, (_kind(port.link), _addresses(port.link, ids))))
+        drawn = chip(port.id, _name(port.link, ids), words, side.name)._replace(
+            kind="net", x=tidy(x + PAD + port.depth * _INDENT), y=tidy(at)
+        )
+        sheet.nodes.append(drawn)
+        places[port.id] = drawn
+        right = max(right, drawn.x + drawn.w)
+        at += CHIP + _BETWEEN
+    told = _told(side, ids, False)
+    if side.initial and not ports and not told:
+        told = ["nothing of it leads to the others"]
+    for number, words in enumerate(told):
+        made = sheet.text(f"{side.name}:told{number}", tidy(x + PAD), tidy(at), visible(words))
+        right = max(right, made.x + made.w)
+        at += _WORDS
+    at += PAD - (0 if told else _BETWEEN)
+    sheet.nodes[index] = box._replace(h=tidy(at - y))
+    return index, at, right + PAD
+
+
+_NET = labels.KIND_WORDS["net"]
+_ABOUT = Detail(_NET.meaning, (), _NET.man, "ip -d link; ip addr; ip route; ss -lntu")
+
+
+def _detail(port: Port, ends: dict[tuple[Key, int], Port], ids: bool) -> Detail:
+    link = port.link
+    meaning = {
+        "veth": "One end of a pair: what goes in here comes out at the other end.",
+        "bridge": "A switch made by the kernel; its ports are drawn below it.",
+        "loopback": "The namespace talking to itself.",
+        "macvlan": "A second hardware address on another link.",
+        "tun": "A program behind a descriptor takes the place of a wire.",
+    }.get(_kind(link).partition(",")[0], "A network interface.")
+    other = _other(port, ends)
+    if other is not None:
+        meaning += f" The other end is {_name(other.link, ids)} in {other.side.name}."
+    words = f"{_name(link, ids)}: mtu {link.mtu} {'UP' if link.up else 'DOWN'}"
+    raw = (Raw("ip -d link", " ".join((words, link.kind, _addresses(link, ids))).strip()),)
+    return Detail(meaning, raw, {"veth": "veth(4)"}.get(link.kind, "netdevice(7)"), "ip -d link")
+
+
+def _sentence(shown: list[Side], ends: dict[tuple[Key, int], Port], notes: list[str]) -> str:
+    pairs = sum(_other(port, ends) is not None for port in ends.values()) // 2
+    spaces = labels.plural(len(shown), "network namespace")
+    words = f"{spaces}, {labels.plural(pairs, 'veth pair')} between them."
+    return " ".join([words, *notes])

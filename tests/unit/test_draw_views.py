@@ -1,0 +1,245 @@
+"""The stack and the cgroups as pictures: what they say, and what they leave out."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from ctrt import draw
+from ctrt.linux.namespaces import Key
+from ctrt.observe import (
+    Address,
+    Cgroup,
+    Change,
+    Hierarchy,
+    Link,
+    Listener,
+    Network,
+    Owner,
+    Pressure,
+    Route,
+    Station,
+    Unknown,
+    program,
+)
+
+WEB = Owner("podman", "c0ffee" * 10 + "abcd", "web", None, False, "cgroup /libpod-c0ffee")
+CHAIN = (
+    Station(1, "systemd", "first process of the machine", (), None),
+    Station(700, "bash", "shell", (), None),
+    Station(701, "bash", "shell", (), None),
+    Station(810, "conmon", "monitor: holds the terminal", (), WEB._replace(monitor=True)),
+    Station(0, "crun", "runtime: made the container, and has gone", (), None),
+    Station(815, "nginx", "first process of the container", ("mnt", "pid", "net"), WEB),
+    Station(816, "nginx", "process of the container", (), WEB),
+)
+
+
+def cells(text):
+    """The lines of a table below the title, its columns told apart by two blanks."""
+    return [re.split(r"(?<=\S) {2,}", line) for line in text.splitlines()[2:]]
+
+
+def test_the_stack_as_text():
+    assert cells(draw.stack(CHAIN, title="Container web").text()) == [
+        ["PROCESS", "ROLE", "NEW NAMESPACES"],
+        ["systemd", "first process of the machine"],
+        ["└─ bash ×2", "shell"],
+        ["   └─ conmon", "monitor: holds the terminal"],
+        ["      └─ crun", "runtime: made the container, and has gone"],
+        ["         └─ nginx", "first process of the container", "mnt pid net"],
+        ["            └─ nginx", "process of the container"],
+    ]
+
+
+def test_what_is_in_the_container_stands_in_its_box():
+    scene = draw.stack(CHAIN).scene
+    nodes = {node.id: node for node in scene.nodes}
+    box = nodes["container"]
+    assert (box.label, box.sub) == ("podman container", "web")
+    inside = [node for node in scene.nodes if node.parent == "container"]
+    assert [node.label for node in inside] == ["nginx", "nginx"]
+    for node in inside:
+        assert box.y < node.y
+        assert node.y + node.h < box.y + box.h
+        assert node.x + node.w < box.x + box.w < scene.width
+    assert nodes["station:4"].y < box.y
+
+
+def test_a_runtime_that_has_gone_is_dashed_and_pids_show_only_when_asked():
+    crun = next(node for node in draw.stack(CHAIN).scene.nodes if node.label == "crun")
+    assert crun.border == "dashed"
+    assert "815" not in draw.stack(CHAIN).text()
+    assert "(pid 700, 701)" in draw.stack(CHAIN, ids=True).text()
+
+
+@pytest.mark.parametrize(
+    ("words", "name"),
+    [
+        (("/usr/bin/containerd-shim-runc-v2", "-id", "x"), "containerd-shim"),
+        (("-bash",), "bash"),
+        (("/usr/bin/python3", "-m", "ipykernel_launcher"), "notebook kernel"),
+        (("python3", "-I", "-S", "-c", "from ctrt.runtime.helper import main"), "launcher of ctrt"),
+        (("python3", "/srv/app/serve.py", "--port", "80"), "serve.py"),
+        (("nginx: worker process",), "nginx"),
+        ((), ""),
+    ],
+)
+def test_programs_are_called_what_a_person_calls_them(words, name):
+    assert program(words) == name
+
+
+def group(path, **changes):
+    base = Cgroup(path, (), {}, {}, {}, False, "domain", 0, False, True, ())
+    return base._replace(**changes)
+
+
+V2 = Hierarchy(2, ("memory", "pids"), "", "/sys/fs/cgroup")
+WALK = [
+    (group("/", processes=(1, 2, 3)), 0),
+    (group("/empty"), 1),
+    (group("/ctrt"), 1),
+    (
+        group(
+            "/ctrt/web-0123abcd",
+            processes=(77,),
+            limits={"memory": 64 << 20, "processes": 10, "cpus": 0.5, "cpu weight": 100},
+            use={"memory": 1 << 20},
+            pressure={"cpu": Pressure((12.0, 1.0, 0.0), 1.0, (0.0, 0.0, 0.0), 0.0)},
+            delegated=True,
+            owner=1000,
+        ),
+        2,
+    ),
+]
+
+
+def test_cgroups_as_text_leave_out_what_is_empty_and_what_changes():
+    assert cells(draw.cgroups([(V2, WALK)], target=77).text()) == [
+        ["CGROUP", "LIMITS", "PROCESSES"],
+        ["version 2: memory, pids"],
+        ["└─ /"],
+        ["   └─ ctrt"],
+        ["      └─ web", "memory 64 MiB, 10 processes, 0.5 cpus", "1", "← here, delegated"],
+    ]
+
+
+def test_cgroups_with_ids_tell_use_and_pressure_and_whole_names():
+    text = draw.cgroups([(V2, WALK)], ids=True, all=True).text(200)
+    assert "web-0123abcd" in text
+    assert "memory 1 MiB, cpu pressure 12.0 %" in text
+    assert "delegated to uid 1000" in text
+    assert "empty" in text
+
+
+def test_the_trees_of_version_1_are_one():
+    memory = Hierarchy(1, ("memory",), "", "/sys/fs/cgroup/memory")
+    pids = Hierarchy(1, ("pids",), "", "/sys/fs/cgroup/pids")
+    forest = [
+        (memory, [(group("/"), 0), (group("/a", limits={"memory": 1 << 20}, processes=(5,)), 1)]),
+        (pids, [(group("/"), 0), (group("/a", limits={"processes": 1.0}, processes=(6,)), 1)]),
+    ]
+    text = draw.cgroups(forest).text()
+    assert text.count("└─ a") == 1
+    assert "memory 1 MiB, 1 process " in text
+    assert "version 1: memory, pids" in text
+
+
+def test_a_cgroup_that_may_not_be_read_says_why():
+    closed = [(group("/"), 0), (group("/x", processes=Unknown("no permission")), 1)]
+    picture = draw.cgroups([(V2, closed)])
+    assert "processes could not be read: no permission" in picture.text()
+    assert next(n for n in picture.scene.nodes if n.label == "x").border == "dotted"
+
+
+HOST_NET, POD_NET = Key(4, 1), Key(4, 2)
+
+
+def link(number, name, kind="veth", **changes):
+    return Link(number, name, kind, True, 1500, "02:00:00:00:00:01", 0, None, ())._replace(
+        **changes
+    )
+
+
+def sides():
+    host = Network(
+        HOST_NET,
+        (
+            link(1, "lo", ""),
+            link(2, "eth0", "", addresses=(Address("192.0.2.7", 24),)),
+            link(3, "podman0", "bridge", addresses=(Address("10.88.0.1", 16),)),
+            link(4, "veth9f3a21bc", master=3, peer=(POD_NET, 2)),
+        ),
+        (Route("default", "192.0.2.1", 2, "unicast"),),
+        (Listener("tcp", "0.0.0.0", 22, 1),),
+        "",
+    )
+    pod = Network(
+        POD_NET,
+        (link(1, "lo", ""), link(2, "eth0", peer=(HOST_NET, 4),
+                                 addresses=(Address("10.88.0.2", 16), Address("fe80::1", 64)))),
+        (Route("default", "10.88.0.1", 2, "unicast"),),
+        (Listener("tcp", "0.0.0.0", 80, 2), Listener("tcp", "127.0.0.1", 9000, 3)),
+        "",
+    )  # fmt: skip
+    return [
+        draw.Side(HOST_NET, "net[host]", "the host", True, host),
+        draw.Side(POD_NET, "net[1]", "podman web", False, pod),
+    ]
+
+
+def test_of_the_host_only_what_leads_to_the_others_is_drawn():
+    text = draw.network(sides()).text()
+    assert cells(text)[:4] == [
+        ["NAMESPACE", "KIND", "ADDRESSES", "JOINED TO"],
+        ["net[host]", "the host"],
+        ["└─ podman0", "bridge", "10.88.0.1/16"],
+        ["   └─ veth…", "veth", "eth0 in net[1]"],
+    ]
+    assert "192.0.2" not in text
+    assert "route default via 10.88.0.1 by eth0" in text
+    assert "listens on tcp 80, tcp 9000 of 127.0.0.1" in text
+    assert "fe80" not in text
+    assert "192.0.2.7/24" in draw.network(sides(), all=True).text()
+    assert "veth9f3a21bc" in draw.network(sides(), ids=True).text()
+
+
+def test_a_veth_pair_is_one_line_from_one_end_to_the_other():
+    scene = draw.network(sides()).scene
+    [edge] = [edge for edge in scene.edges if edge.kind == "veth"]
+    nodes = {node.id: node for node in scene.nodes}
+    one, other = nodes[edge.source], nodes[edge.target]
+    assert {one.label, other.label} == {"veth…", "eth0"}
+    assert edge.points[0] == (one.x + one.w, one.y + one.h / 2)
+    assert edge.points[-1] == (other.x, other.y + other.h / 2)
+    assert one.parent == "net[host]"
+
+
+def test_a_network_that_may_not_be_read_says_why():
+    closed = [sides()[0], draw.Side(POD_NET, "net[1]", "could not be read: no permission", False,
+                                    None)]  # fmt: skip
+    picture = draw.network(closed)
+    assert "could not be read: no permission" in picture.text()
+    assert next(n for n in picture.scene.nodes if n.id == "net[1]").border == "dotted"
+
+
+def test_a_difference_shows_what_differs_and_not_the_numbers():
+    changes = (
+        Change("~", "namespace", "net", "net:[4026531840]", "net:[4026533000]"),
+        Change("+", "mount", "/mnt", "", "tmpfs /dev/vda1 rw,nosuid shared shared:88"),
+        Change("-", "capability", "effective", "CAP_SYS_TIME", ""),
+    )
+    picture = draw.difference(changes, "the host", "box")
+    assert cells(picture.text()) == [
+        ["WHAT", "the host", "box"],
+        ["namespaces (1)"],
+        ["└─ ~ net", "net", "its own"],
+        ["mounts (1)"],
+        ["└─ + /mnt", "tmpfs rw,nosuid shared"],
+        ["capabilities (1)"],
+        ["└─ - effective", "CAP_SYS_TIME"],
+    ]
+    assert "4026533000" in draw.difference(changes, ids=True).text()
+    assert [row["diff"] for row in picture.json()["rows"]] == ["", "~", "", "+", "", "-"]
+    assert "Nothing differs." in draw.difference(()).text()
