@@ -172,8 +172,10 @@ class Engine:
                 f"there is no image {reference} in the store; pull it with: ctrt pull {reference}"
             )
         from ctrt.images.pull import pull
+        from ctrt.images.transports import Options
 
-        return pull(self.store, reference, progress=progress, plain_http=plain_http)
+        options = Options(insecure=bool(plain_http))
+        return pull(self.store, reference, progress=progress, options=options)
 
     def _spawn(self, arguments: list[str]) -> int:
         """Run a program of ours as root of the user namespace that containers get."""
@@ -199,6 +201,12 @@ class Engine:
         else:
             how = layers.Unpacker("single", self._spawn)
         return layers.unpack(self.store, image, how)
+
+    def build(self, text: str, context: str | None = None, name: str = "", **how: Any) -> Image:
+        """Build an image from the text of a Containerfile; see `building.build`."""
+        from ctrt.engine.building import build
+
+        return build(self, text, context, name, **how)
 
     def remove_image(self, reference: str) -> None:
         """Take a name from the store, and what nothing else needs with it."""
@@ -238,7 +246,7 @@ class Engine:
 
     def prepare(
         self,
-        reference: str,
+        reference: str | Image,
         command: Sequence[str] = (),
         options: Values | None = None,
         *,
@@ -268,7 +276,7 @@ class Engine:
 
     def _prepare(
         self,
-        reference: str,
+        reference: str | Image,
         command: Sequence[str],
         options: Values | None,
         *,
@@ -283,11 +291,15 @@ class Engine:
         from ctrt.runtime import planner
 
         chosen = options or tables.RUN.parse([])
-        image = self.image(
-            reference,
-            when=chosen.pull,
-            progress=progress,
-            plain_http=True if chosen.tls_verify == "false" else None,
+        image = (
+            self.image(
+                reference,
+                when=chosen.pull,
+                progress=progress,
+                plain_http=True if chosen.tls_verify == "false" else None,
+            )
+            if isinstance(reference, str)
+            else reference
         )
         lowers = self.lowers(image)
         # A plan that is only shown should be the same each time.
@@ -368,6 +380,41 @@ class Engine:
             trace=trace,
         )
         return Prepared(plan, f"{arguments[0]} in new namespaces")
+
+    def prepare_exec(
+        self,
+        container: Container,
+        command: Sequence[str],
+        options: Values | None = None,
+        *,
+        trace: bool = False,
+    ) -> Prepared:
+        """Think out another process in a running container, with that one's rights.
+
+        Of the options of run, `env` and `workdir` count.
+        """
+        from ctrt.runtime import planner
+
+        config = container.config or {}
+        process = {**config["process"], "args": list(command)}
+        if options is not None:
+            process["env"] = process["env"] + [e for e in options.env if "=" in e]
+            process["cwd"] = options.workdir or process["cwd"]
+        linux = config["linux"]
+        cgroup = linux.get("cgroupsPath")
+        plan = planner.enter(
+            process,
+            planner.Target(
+                container.pid,
+                cgroup=cgroup if cgroup and os.path.isdir(cgroup) else None,
+                config=config,
+            ),
+            self.host,
+            subject=container.name,
+            seccomp=self._filter(linux.get("seccomp")),
+            trace=trace,
+        )
+        return Prepared(plan, f"{command[0]} in {container.name}", name=container.name)
 
     def stop(self, name: str, pid: int, seconds: float) -> None:
         """End a running container: SIGTERM, and SIGKILL after that many seconds."""
@@ -453,17 +500,27 @@ class Engine:
         prepared.release()
         return prepared.plan.text().replace(self.root, "ROOT")
 
-    def start(self, prepared: Prepared, *, stdin: bool = False) -> Container:
-        """Carry out a plan through the launcher, with output (and input) on pipes."""
-        from ctrt.engine.container import Container
+    def start(
+        self, prepared: Prepared, *, stdin: bool = False, terminal: bool = False
+    ) -> Container:
+        """Carry out a plan through the launcher, with output (and input) on pipes.
 
-        out_read, out_write = os.pipe()
-        error_read, error_write = os.pipe()
-        if stdin:
-            in_read, in_write = os.pipe()
+        With `terminal` all three streams are one pseudo-terminal.
+        """
+        from ctrt.engine.container import Container, open_terminal
+
+        if terminal:
+            out_read, in_read = open_terminal()
+            out_write, error_read, error_write = os.dup(in_read), -1, os.dup(in_read)
+            in_write = os.dup(out_read)
         else:
-            in_read, in_write = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC), -1
-        ours = [out_read, error_read] + ([in_write] if stdin else [])
+            out_read, out_write = os.pipe()
+            error_read, error_write = os.pipe()
+            if stdin:
+                in_read, in_write = os.pipe()
+            else:
+                in_read, in_write = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC), -1
+        given = os.fstat(in_read)
         try:
             running = self.launcher.start(
                 prepared.plan,
@@ -472,14 +529,23 @@ class Engine:
                 state=prepared.state,
             )
         except BaseException:
-            for descriptor in ours:
-                os.close(descriptor)
+            for descriptor in (out_read, error_read, in_write):
+                if descriptor >= 0:
+                    os.close(descriptor)
             raise
         finally:
             prepared.release()
             for descriptor in (in_read, out_write, error_write):
                 os.close(descriptor)
-        return Container(prepared, running, out_read, error_read, in_write)
+        return Container(
+            prepared,
+            running,
+            out_read,
+            error_read,
+            in_write,
+            terminal=terminal,
+            stdin_identity=(given.st_dev, given.st_ino),
+        )
 
     def detach(self, prepared: Prepared) -> str:
         """Start a container that outlives this process; its name."""

@@ -124,11 +124,23 @@ def container(
     if seccomp == "default":
         linux["seccomp"] = _default_profile(tuple(bounding), host.machine)
     elif seccomp:
-        linux["seccomp"] = seccomp
+        linux["seccomp"] = _resolved(seccomp, bounding, host.machine)
     return config
 
 
 _profiles: dict[tuple[tuple[str, ...], str], dict[str, Any]] = {}
+
+
+def _resolved(profile: Any, bounding: list[str], machine: str) -> Any:
+    """A profile of Docker's form as it is for this container; others are what they are."""
+    from ctrt.linux import profiles
+
+    try:
+        if profiles.is_conditional(profile):
+            return profiles.resolve(profile, bounding, machine, os.uname().release)
+    except ValueError as error:
+        raise CtrtError(f"the seccomp profile: {error}") from None
+    return profile
 
 
 def _default_profile(bounding: tuple[str, ...], machine: str) -> dict[str, Any]:
@@ -277,7 +289,7 @@ def _mounts(directory: str) -> list[dict[str, Any]]:
         entry("/dev/shm", "tmpfs", [*plain, "mode=1777", "size=65536k"]),
         entry("/dev/mqueue", "mqueue", plain),
         entry("/sys", "sysfs", [*plain, "ro"]),
-        entry("/sys/fs/cgroup", "cgroup", [*plain, "ro"]),
+        entry("/sys/fs/cgroup", "cgroup2", [*plain, "ro"]),
         {
             "destination": "/etc/hosts",
             "type": "bind",
@@ -301,6 +313,8 @@ def _volume(text: str, place: str) -> dict[str, Any]:
             raise CtrtError(f"{place}: there is no option {option!r}; there are {', '.join(known)}")
     if not {"bind", "rbind"} & set(options):
         options.append("rbind")
+    if "ro" in options and "rbind" in options:
+        options.append("rro")  # the mounts below it, too
     return {
         "destination": parts[1],
         "type": "bind",

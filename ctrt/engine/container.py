@@ -10,11 +10,17 @@ from ctrt.errors import CtrtError
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Any
 
     from ctrt.engine import Prepared
     from ctrt.observe import Snapshot
     from ctrt.runtime.launcher import Running
+
+
+_EIO = 5
+_LOOK_MILLISECONDS = 50
+_LONGEST_LOOK_MILLISECONDS = 400
+_END_OF_TRANSMISSION = b"\x04"
+_TERMINAL_SIZE = (24, 100)
 
 
 class ContainerError(CtrtError):
@@ -56,19 +62,31 @@ class Result:
 
 
 class Container:
-    """A running command, with its output on pipes."""
+    """A running command, with its streams on pipes or on a terminal.
+
+    `stdin_identity` is the device and inode of the file that the command has as its standard input.
+    """
 
     def __init__(
-        self, prepared: Prepared, running: Running, stdout: int, stderr: int, stdin: int = -1
+        self,
+        prepared: Prepared,
+        running: Running,
+        stdout: int,
+        stderr: int,
+        stdin: int = -1,
+        *,
+        terminal: bool = False,
+        stdin_identity: tuple[int, int] = (0, 0),
     ) -> None:
         self.name = prepared.name
         self.what = prepared.what
         self.plan = prepared.plan
         self.config = prepared.config
+        self.stdin_identity = stdin_identity
         self._running = running
         self._stdout = stdout
         self._stderr = stderr
-        self._stdin = stdin
+        self._input = _Input(stdin, terminal)
 
     @property
     def pid(self) -> int:
@@ -89,37 +107,61 @@ class Container:
         """Let a command run that was started to wait at its first instruction."""
         self._running.release()
 
-    def stream(self, output: Callable[[str, bytes], object], stdin: bytes = b"") -> int:
+    def hides_input(self) -> bool:
+        """Whether the command has switched its terminal's echo off, as for a password."""
+        return self._input.terminal and not _echoes(self._stdout)
+
+    def stream(
+        self,
+        output: Callable[[str, bytes], object],
+        stdin: bytes | None = b"",
+        *,
+        quiet: Callable[[], bytes | None] | None = None,
+    ) -> int:
         """Hand the output on as it comes, feed standard input, and return the exit status.
 
-        `output` is called with "stdout" or "stderr" and the bytes. After the command has ended
-        what is still in the pipes is read, but a process that it left behind, and that holds
-        them open, is not waited for.
+        `output` is called with "stdout" or "stderr" and the bytes. Standard input ends after
+        `stdin` (None leaves it open), unless `quiet` is given: that is called when nothing has
+        happened for a moment, and gives more input, b"" for none yet or None for the end. After
+        the command has ended what is still in the pipes is read, but a process that it left
+        behind, and that holds them open, is not waited for.
         """
         poll = select.poll()
-        names = {self._stdout: "stdout", self._stderr: "stderr"}
+        names = {number: name for number, name in self._outputs() if number >= 0}
         for descriptor in names:
             poll.register(descriptor, select.POLLIN)
         poll.register(self._running.fileno(), select.POLLIN)
-        waiting = memoryview(stdin)
-        if self._stdin >= 0:
-            os.set_blocking(self._stdin, False)
-            poll.register(self._stdin, select.POLLOUT)
+        feed = self._input
+        feed.begin(poll, stdin or b"", ends=quiet is None and stdin is not None)
         status: int | None = None
+        pause = _LOOK_MILLISECONDS
         while names or status is None:
-            ready = poll.poll(0 if status is not None else None)
+            looks = quiet is not None and feed.wants_more and status is None
+            ready = poll.poll(0 if status is not None else pause if looks else None)
             if not ready:
-                break
+                if status is not None:
+                    break
+                assert quiet is not None
+                more = quiet()
+                if more is None:
+                    feed.end()
+                elif more:
+                    feed.add(more)
+                    pause = _LOOK_MILLISECONDS
+                else:
+                    pause = min(pause * 2, _LONGEST_LOOK_MILLISECONDS)
+                continue
             for descriptor, _ in ready:
                 if descriptor in names:
-                    data = os.read(descriptor, 65536)
+                    data = self._read(descriptor)
                     if data:
                         output(names[descriptor], data)
-                    else:
+                        pause = _LOOK_MILLISECONDS
+                    elif data is not None:
                         poll.unregister(descriptor)
                         del names[descriptor]
-                elif descriptor == self._stdin:
-                    waiting = self._feed(poll, waiting)
+                elif descriptor == feed.descriptor:
+                    feed.write()
                 else:
                     fileno = self._running.fileno()
                     status = self._running.poll()
@@ -129,18 +171,26 @@ class Container:
         self.close()
         return status
 
-    def _feed(self, poll: Any, waiting: memoryview) -> memoryview:
+    def _outputs(self) -> tuple[tuple[int, str], ...]:
+        return (self._stdout, "stdout"), (self._stderr, "stderr")
+
+    def _read(self, descriptor: int) -> bytes | None:
+        """Output; b"" at its end, None where there was only the echo of what was fed."""
         try:
-            waiting = waiting[os.write(self._stdin, waiting) :] if waiting else waiting
-        except BlockingIOError:
-            return waiting
-        except BrokenPipeError:
-            waiting = waiting[:0]
-        if not waiting:
-            poll.unregister(self._stdin)
-            os.close(self._stdin)
-            self._stdin = -1
-        return waiting
+            data = os.read(descriptor, 65536)
+        except OSError as error:
+            if error.errno != _EIO:
+                raise
+            return b""  # nobody has the terminal open any more: pty(7)
+        echo = self._input.echo
+        if echo and descriptor == self._stdout and data:
+            size = min(len(echo), len(data))
+            while not data.startswith(echo[:size]):
+                size -= 1
+            # What is not echoed at once is not echoed at all.
+            self._input.echo = echo[size:] if size == len(data) else b""
+            return data[size:] or None
+        return data
 
     def collect(self, stdin: bytes = b"") -> Result:
         """Wait for the end and keep all the output."""
@@ -150,8 +200,101 @@ class Container:
 
     def close(self) -> None:
         """Let go of the pipes, and kill the command if it still runs."""
-        for descriptor in (self._stdout, self._stderr, self._stdin):
+        for descriptor, _ in self._outputs():
             if descriptor >= 0:
                 os.close(descriptor)
-        self._stdout = self._stderr = self._stdin = -1
+        self._stdout = self._stderr = -1
+        self._input.close()
         self._running.close()
+
+
+class _Input:
+    """Standard input on its way to a command: written as fast as the command takes it."""
+
+    def __init__(self, descriptor: int, terminal: bool) -> None:
+        self.descriptor = descriptor
+        self.terminal = terminal
+        self.ends = True
+        self.echo = b""
+        """What the terminal will echo of what was written."""
+        self._left = memoryview(b"")
+        self._poll: select.poll | None = None
+
+    @property
+    def wants_more(self) -> bool:
+        """Whether all was written and there may be more."""
+        return self.descriptor >= 0 and not self._left
+
+    def begin(self, poll: select.poll, data: bytes, *, ends: bool) -> None:
+        """Write this as `poll` says that it can be; `ends`: nothing comes after it."""
+        self._poll = poll
+        self.ends = ends
+        if self.descriptor >= 0:
+            os.set_blocking(self.descriptor, False)
+            if data:
+                self.add(data)
+            elif ends:
+                self.end()
+
+    def add(self, data: bytes) -> None:
+        """Write this, too."""
+        assert self._poll is not None
+        self._left = memoryview(data)
+        self._poll.register(self.descriptor, select.POLLOUT)
+
+    def write(self) -> None:
+        """Write as much as goes without waiting."""
+        assert self._poll is not None
+        echoes = self.terminal and _echoes(self.descriptor)
+        try:
+            size = os.write(self.descriptor, self._left)
+        except BlockingIOError:
+            return
+        except OSError:
+            size, self.ends = len(self._left), True  # the command reads no more
+        if echoes:
+            self.echo += bytes(self._left[:size])
+        self._left = self._left[size:]
+        if not self._left:
+            self._poll.unregister(self.descriptor)
+            if self.ends:
+                self.end()
+
+    def end(self) -> None:
+        """Standard input is at its end."""
+        if self.terminal:
+            try:
+                os.write(self.descriptor, _END_OF_TRANSMISSION)
+            except OSError:
+                pass
+        self.close()
+
+    def close(self) -> None:
+        """Let go of it."""
+        if self.descriptor >= 0:
+            os.close(self.descriptor)
+            self.descriptor = -1
+
+
+def open_terminal() -> tuple[int, int]:
+    """A new pseudo-terminal: our side of it, and the one for a command.
+
+    It leaves line ends as the command writes them, since a notebook is no terminal.
+    """
+    import termios
+
+    ours, theirs = os.openpty()
+    settings = termios.tcgetattr(theirs)
+    settings[1] &= ~termios.ONLCR
+    termios.tcsetattr(theirs, termios.TCSANOW, settings)
+    termios.tcsetwinsize(theirs, _TERMINAL_SIZE)
+    return ours, theirs
+
+
+def _echoes(terminal: int) -> bool:
+    import termios
+
+    try:
+        return bool(termios.tcgetattr(terminal)[3] & termios.ECHO)
+    except termios.error:
+        return True

@@ -3,21 +3,54 @@
 from __future__ import annotations
 
 import codecs
+import contextlib
 import signal
 import sys
 import threading
-from typing import TYPE_CHECKING, Any, Self, TextIO
+from typing import TYPE_CHECKING, Any, Self
 
 from IPython.display import display
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from types import FrameType
+
+    from IPython.core.interactiveshell import InteractiveShell
 
     from ctrt.engine import Engine, Prepared
     from ctrt.engine.container import Container
 
 GRACE_SECONDS = 0.5
+
+
+class Wishes:
+    """What the options of a cell ask for.
+
+    `stdin` is the program's standard input (None: empty); `keep` names the streams ("stdout",
+    "stderr") that are kept instead of shown; with `draw` the plan must be one for tracing, and
+    what it returns is displayed before the program's first instruction. `asks` lets the program
+    ask the reader for input, `terminal` gives it a terminal, `rich` lets it show things; with
+    `holds` its input stays open and empty as long as it lives.
+    """
+
+    def __init__(
+        self,
+        *,
+        stdin: bytes | None = None,
+        keep: tuple[str, ...] = (),
+        draw: Callable[[Container], Any] | None = None,
+        asks: bool = False,
+        terminal: bool = False,
+        rich: bool = False,
+        holds: bool = False,
+    ) -> None:
+        self.holds = holds
+        self.stdin = stdin
+        self.keep = keep
+        self.draw = draw
+        self.asks = asks or terminal
+        self.terminal = terminal
+        self.rich = rich
 
 
 class Ended:
@@ -29,55 +62,145 @@ class Ended:
         self.kept = kept
 
 
-def carry_out(
-    engine: Engine,
-    prepared: Prepared,
-    *,
-    stdin: bytes | None,
-    keep: tuple[str, ...] = (),
-    draw: Callable[[Container], Any] | None = None,
-) -> Ended:
-    """Start a program and stay with it until it ends.
+def start(engine: Engine, prepared: Prepared, wishes: Wishes) -> Container:
+    """Start a program; with `draw` it still waits at its first instruction."""
+    return engine.start(
+        prepared,
+        stdin=wishes.stdin is not None or wishes.asks or wishes.holds,
+        terminal=wishes.terminal,
+    )
 
-    `stdin` is its standard input (None: empty); `keep` names the streams ("stdout", "stderr")
-    that are kept. With `draw` the plan must be one for tracing: what it returns is displayed
-    before the program's first instruction. Raises CtrtError where the start fails.
-    """
-    sinks = {name: _Sink(getattr(sys, name), name in keep) for name in ("stdout", "stderr")}
+
+def draw_first(container: Container, wishes: Wishes) -> None:
+    """Draw it if that was asked for, and let it run."""
+    if wishes.draw is not None:
+        display(wishes.draw(container))
+        container.release()
+
+
+def carry_out(shell: InteractiveShell, engine: Engine, prepared: Prepared, wishes: Wishes) -> Ended:
+    """Start a program and stay with it until it ends. Raises CtrtError where the start fails."""
+    here = Here()
+    sinks = {
+        name: Sink(name, here, keep=name in wishes.keep, rich=wishes.rich and name == "stdout")
+        for name in ("stdout", "stderr")
+    }
     with Interrupts() as interrupts:
-        container = engine.start(prepared, stdin=stdin is not None)
+        container = start(engine, prepared, wishes)
+        quiet = None
+        if wishes.asks:
+            from ctrt_kernel.asking import Asker
+
+            quiet = Asker(shell, container, interrupts)
         try:
-            if draw is not None:
-                display(draw(container))
-                container.release()
+            draw_first(container, wishes)
             interrupts.attach(container)
-            status = container.stream(lambda name, data: sinks[name].write(data), stdin or b"")
+            status = container.stream(
+                lambda name, data: sinks[name].write(data), wishes.stdin or b"", quiet=quiet
+            )
         finally:
             interrupts.detach()
             container.close()
     for sink in sinks.values():
         sink.write(b"", final=True)
-    kept = {name: sink.text() for name, sink in sinks.items() if name in keep}
+    kept = {name: sink.text() for name, sink in sinks.items() if name in wishes.keep}
     return Ended(status, interrupts.count > 0, kept)
 
 
-class _Sink:
-    """One of the two streams: bytes in, text out, a character that is cut in two kept whole."""
+class Here:
+    """The cell that runs now, as a place for output."""
 
-    def __init__(self, stream: TextIO, keep: bool) -> None:
+    def stream(self, name: str, text: str) -> None:
+        """Write to "stdout" or "stderr"."""
+        stream = getattr(sys, name)
+        stream.write(text)
+        stream.flush()
+
+    def display(self, bundle: dict[str, Any]) -> None:
+        """Display something in its forms."""
+        display(bundle, raw=True)
+
+
+class Elsewhere(Here):
+    """The cell that runs now, as a place for output of a thread that outlives it.
+
+    ipykernel takes what a thread prints for output of the latest cell. A public way around that
+    came with 7.4 only, so the messages are made here.
+    """
+
+    def __init__(self, shell: InteractiveShell) -> None:
+        self._kernel: Any = getattr(shell, "kernel", None)
+        if self._kernel is not None:
+            self._parent = self._kernel.get_parent("shell")
+
+    def stream(self, name: str, text: str) -> None:
+        """Write to "stdout" or "stderr"."""
+        if self._kernel is None:
+            super().stream(name, text)
+        else:
+            self._send("stream", {"name": name, "text": text}, f"stream.{name}")
+
+    def display(self, bundle: dict[str, Any]) -> None:
+        """Display something in its forms."""
+        if self._kernel is None:
+            super().display(bundle)
+        else:
+            content = {"data": bundle, "metadata": {}, "transient": {}}
+            self._send("display_data", content, "display_data")
+
+    def _send(self, kind: str, content: dict[str, Any], topic: str) -> None:
+        thread, session, parent = self._kernel.iopub_thread, self._kernel.session, self._parent
+
+        def send() -> None:
+            session.send(thread, kind, content, parent=parent, ident=topic.encode())
+
+        thread.schedule(send)
+
+
+class Sink:
+    """One of the two streams: bytes in, text out, a character that is cut in two kept whole.
+
+    With `rich` the sequences of `ctrt_kernel.rich` are shown instead of written.
+    """
+
+    def __init__(self, name: str, place: Here, *, keep: bool = False, rich: bool = False) -> None:
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
-        self._stream = stream
+        self._name = name
+        self._place = place
         self._kept: list[str] | None = [] if keep else None
+        self._channel: Any = None
+        if rich:
+            from ctrt_kernel.rich import Channel
+
+            self._channel = Channel()
 
     def write(self, data: bytes, *, final: bool = False) -> None:
+        """Take output; `final` is its end."""
+        if self._channel is None:
+            self._write(data, final)
+            return
+        from ctrt_kernel.rich import Shown
+
+        for part in self._channel.feed(data, final=final):
+            if isinstance(part, bytes):
+                self._write(part, False)
+            elif isinstance(part, Shown):
+                self._place.display(part.bundle)
+            else:
+                why = f"--display: a sequence of the program was left out: {part.why}\n"
+                self._place.stream("stderr", why)
+        if final:
+            self._write(b"", True)
+
+    def _write(self, data: bytes, final: bool) -> None:
         text = self._decoder.decode(data, final)
         if self._kept is not None:
             self._kept.append(text)
         elif text:
-            self._stream.write(text)
-            self._stream.flush()
+            self._place.stream(self._name, text)
 
     def text(self) -> str:
+        """What was kept."""
         return "".join(self._kept or ())
 
 
@@ -94,6 +217,7 @@ class Interrupts:
         self._container: Container | None = None
         self._previous: Any = None
         self._timer: threading.Timer | None = None
+        self._asking = False
 
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():
@@ -108,7 +232,7 @@ class Interrupts:
         """There is a program now: it gets what came before."""
         self._container = container
         if self.count:
-            self._forward(container)
+            self.deliver()
 
     def detach(self) -> None:
         """The program has ended."""
@@ -116,22 +240,40 @@ class Interrupts:
         if self._timer is not None:
             self._timer.cancel()
 
-    def _interrupt(self, _number: int, _frame: FrameType | None) -> None:
-        self.count += 1
-        if self._container is not None:
-            self._forward(self._container)
-        elif self.count > 1:
-            raise KeyboardInterrupt
+    @contextlib.contextmanager
+    def asking(self) -> Iterator[None]:
+        """While the reader is asked an interrupt is a KeyboardInterrupt, which ends the question.
 
-    def _forward(self, container: Container) -> None:
+        Whoever asked delivers it to the program then.
+        """
+        self._asking = True
+        try:
+            yield
+        finally:
+            self._asking = False
+
+    def deliver(self) -> None:
+        """Pass the latest interrupt on to the program."""
+        container = self._container
+        if container is None:
+            return
         if self.count > 1:
             container.signal(int(signal.SIGKILL))
             return
-        defaults = _interrupt_is_dropped(container.pid)
+        defaults = is_dropped(container.pid, signal.SIGINT)
         container.signal(int(signal.SIGINT))
         if defaults:
             self._timer = threading.Timer(GRACE_SECONDS, self._kill)
             self._timer.start()
+
+    def _interrupt(self, _number: int, _frame: FrameType | None) -> None:
+        self.count += 1
+        if self._asking:
+            raise KeyboardInterrupt
+        if self._container is not None:
+            self.deliver()
+        elif self.count > 1:
+            raise KeyboardInterrupt
 
     def _kill(self) -> None:
         container = self._container
@@ -142,8 +284,8 @@ class Interrupts:
                 pass  # it ended just now
 
 
-def _interrupt_is_dropped(pid: int) -> bool:
-    """Whether SIGINT would end this process, were it not the first of its pid namespace.
+def is_dropped(pid: int, number: int) -> bool:
+    """Whether a signal would end this process, were it not the first of its pid namespace.
 
     The kernel drops signals that such a process has no handler for (pid_namespaces(7)), so
     `sleep` in a container could not be interrupted at all.
@@ -157,4 +299,5 @@ def _interrupt_is_dropped(pid: int) -> bool:
         handled = int(fields["SigCgt"][0], 16) | int(fields["SigIgn"][0], 16)
     except OSError:
         return False
-    return len(fields["NSpid"]) > 1 and fields["NSpid"][-1] == "1" and not handled >> 1 & 1
+    within = fields["NSpid"]
+    return len(within) > 1 and within[-1] == "1" and not handled >> (number - 1) & 1

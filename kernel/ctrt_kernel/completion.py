@@ -1,28 +1,30 @@
-"""Completion in the magics' lines: options, verbs, images and containers, and nothing else.
+"""Completion in the magics' lines and in the scripts below them, and nothing else there.
 
 One matcher of IPython's second kind, which sees the whole cell and may silence the others:
-`--tu` is an option here, not Python.
+`--tu` is an option here, not Python. In a script it is the image that says what there is.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+import glob
+import os
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from IPython.core.completer import SimpleCompletion, context_matcher
+from IPython.core.getipython import get_ipython
 
 from ctrt.errors import CtrtError
-from ctrt_kernel import words
+from ctrt_kernel import contents, words
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from IPython.core.completer import CompletionContext, SimpleMatcherResult
 
     from ctrt.engine.options import Option, Table
 
 _CELLS = {"container": words.CONTAINER, "unshare": words.IN_NAMESPACES}
-_IMAGES = ("container", "pull", "rmi")
-_CONTAINERS = ("caps", "graph", "stop")
+_BEFORE_COMMANDS = ("|", "||", "&&", ";", "&", "(", "{", "do", "then", "else", "if", "while", "!")
 
 
 class _Word(NamedTuple):
@@ -34,16 +36,25 @@ class _Word(NamedTuple):
 
 @context_matcher()
 def matcher(context: CompletionContext) -> SimpleMatcherResult:
-    """What can stand at the cursor, in a line of ours."""
-    before = context.text_until_cursor
-    words_before = before.split()
-    token = "" if before[-1:].isspace() or not words_before else words_before.pop()
-    found = [word for word in _known(words_before) if word.text.startswith(token)]
+    """What can stand at the cursor, in a line or a script of ours."""
+    lines = context.full_text.split("\n")[: context.cursor_line]
+    before = "".join(f"{line}\n" for line in lines) + context.text_until_cursor
+    token, found = offered(before)
     return {
         "completions": [SimpleCompletion(text=word.text, type=word.kind) for word in found],
         "suppress": bool(found),
         "matched_fragment": token,
     }
+
+
+def offered(before: str) -> tuple[str, list[_Word]]:
+    """The word that ends at the cursor, and what it can become; `before` is the cell up to it."""
+    script = in_script(before, len(before))
+    line = before.rpartition("\n")[2]
+    words_before = line.split()
+    token = "" if line[-1:].isspace() or not words_before else words_before.pop()
+    known = _in_script(before, words_before, token) if script else _known(words_before, token)
+    return token, list(dict.fromkeys(word for word in known if word.text.startswith(token)))
 
 
 def in_script(code: str, position: int) -> bool:
@@ -54,59 +65,168 @@ def in_script(code: str, position: int) -> bool:
     return first.startswith("%%") and first[2:].split(" ", 1)[0].strip() in _CELLS
 
 
-def _known(before: list[str]) -> Iterator[_Word]:
+def explained(code: str, position: int) -> str:
+    """What the word at a position means, in a line or a script of ours; "" if nothing is known."""
+    start = max(code.rfind(" ", 0, position), code.rfind("\n", 0, position)) + 1
+    ends = [code.find(c, position) for c in (" ", "\n")]
+    end = min((e for e in ends if e >= 0), default=len(code))
+    word = code[start:end]
+    if in_script(code, start):
+        image = _image(code.lstrip().partition("\n")[0].split())
+        path = image.commands().get(word) if image else None
+        return f"{path} of the image" if path else ""
+    line = code[code.rfind("\n", 0, start) + 1 : start].split()
+    table = _table(line)
+    if table is None:
+        return ""
+    name = word.partition("=")[0]
+    for option in table.options:
+        if name in option.names:
+            choices = f" ({', '.join(option.choices)})" if option.choices else ""
+            return f"{option.usage()}\n{option.help}{choices}"
+    return _about_image(word) if word in _images() else ""
+
+
+def _about_image(reference: str) -> str:
+    from ctrt.engine import default_engine
+    from ctrt.engine.verbs.base import size_text
+
+    try:
+        image = default_engine().store.find(reference)
+    except (CtrtError, OSError):
+        return ""
+    if image is None:
+        return ""
+    settings = image.config.get("config") or {}
+    command = " ".join([*(settings.get("Entrypoint") or []), *(settings.get("Cmd") or [])])
+    layers = len(image.layers)
+    return (
+        f"{image.reference}\n{size_text(image.size)} in {layers} layer{'s'[: layers != 1]}; "
+        f"its command is {command or 'not named'}"
+    )
+
+
+def _table(line: list[str]) -> Table | None:
+    """The options that belong to the magic that a line begins with."""
+    if not line or not line[0].startswith("%"):
+        return None
+    magic = line[0].lstrip("%")
+    if magic == "ctrt":
+        return words.VERB_TABLES.get(line[1]) if len(line) > 1 else None
+    return words.CAPABILITIES if magic == "caps" else _CELLS.get(magic)
+
+
+def _known(before: list[str], token: str) -> Iterator[_Word]:
     """What can follow these words of a line."""
-    if not before or not before[0].startswith("%"):
+    if before[:1] == ["%ctrt"] and len(before) == 1:
+        yield from (_Word(verb, "verb") for verb in words.VERB_TABLES)
         return
-    magic, rest = before[0].lstrip("%"), before[1:]
-    if magic in _CELLS:
-        yield from _following(magic, _CELLS[magic], rest, one_operand=True)
-    elif magic == "caps" and before[0] == "%caps":
-        yield from _following(magic, words.CAPABILITIES, rest)
-    elif before[0] == "%ctrt":
-        from ctrt.engine.verbs import VERBS
-
-        if not rest:
-            yield from (_Word(verb, "verb") for verb in VERBS)
-        elif rest[0] in VERBS:
-            yield from _following(rest[0], VERBS[rest[0]].table, rest[1:])
-
-
-def _following(
-    verb: str, table: Table, before: list[str], *, one_operand: bool = False
-) -> Iterator[_Word]:
-    """The options and operands of a verb; with `one_operand` the rest is a program's own."""
-    by_name = {name: option for option in table.options for name in option.names}
-    waiting: Option | None = None
-    operands = 0
-    for word in before:
+    table = _table(before)
+    if table is None:
+        return
+    program = before[0].lstrip("%") in _CELLS
+    rest = before[2:] if before[0] == "%ctrt" else before[1:]
+    waiting, operands = _read(table, rest)
+    option, equals, value = token.partition("=")
+    if waiting is None and equals:
+        waiting = next((o for o in table.options if option in o.names), None)
         if waiting is not None:
-            waiting = None
-        elif word.startswith("-"):
-            option = by_name.get(word)
-            waiting = option if option and option.kind in ("value", "list") else None
-        else:
-            operands += 1
+            for word in _values(waiting, value):
+                yield _Word(f"{option}={word.text}", word.kind)
+            return
     if waiting is not None:
-        yield from (_Word(choice, "value") for choice in waiting.choices)
+        yield from _values(waiting, token)
         return
-    if one_operand and operands:
+    if program and operands:
+        if len(operands) >= 1 and table is words.CONTAINER:
+            yield from _programs(contents.of(operands[0]), token, first=len(operands) == 1)
         return
     for option in table.options:
         for name in option.names:
             if name.startswith("--"):
                 yield _Word(name, "option")
-                yield from (_Word(f"{name}={choice}", "option") for choice in option.choices)
-    if verb in _IMAGES:
+    yield from _operands(table, token)
+
+
+def _read(table: Table, rest: list[str]) -> tuple[Option | None, list[str]]:
+    """The option that waits for its value, and the operands so far."""
+    by_name = {name: option for option in table.options for name in option.names}
+    waiting: Option | None = None
+    operands: list[str] = []
+    for word in rest:
+        if waiting is not None:
+            waiting = None
+        elif word.startswith("-") and not operands:
+            option = by_name.get(word)
+            waiting = option if option and option.kind in ("value", "list") else None
+        else:
+            operands.append(word)
+    return waiting, operands
+
+
+def _values(option: Option, token: str) -> Iterator[_Word]:
+    """What the value of an option can be."""
+    yield from (_Word(choice, "value") for choice in option.choices)
+    if option.metavar == "CAP":
+        from ctrt.linux.capabilities import NAMES
+
+        yield from (_Word(name, "capability") for name in ("ALL", *NAMES))
+    elif option.metavar.startswith("VAR"):
+        shell: Any = get_ipython()
+        names = [name for name in shell.user_ns if not name.startswith("_")] if shell else []
+        yield from (_Word(name, "variable") for name in sorted(names))
+    elif option.metavar in ("FILE", "DIR:OPTIONS") or option.metavar.startswith("SOURCE"):
+        yield from _host_paths(token)
+
+
+def _host_paths(token: str) -> Iterator[_Word]:
+    for path in sorted(glob.glob(glob.escape(os.path.expanduser(token)) + "*")):
+        yield _Word(path + ("/" if os.path.isdir(path) else ""), "path")
+
+
+def _operands(table: Table, token: str) -> Iterator[_Word]:
+    """What the operands of a verb can be, by the words of its usage."""
+    usage = table.operands
+    if "IMAGE" in usage or "REFERENCE" in usage:
         yield from (_Word(name, "image") for name in _images())
-    elif verb in _CONTAINERS:
-        yield from (_Word(name, "container") for name in _containers())
-    elif verb == "image":
-        yield _Word("from-host", "word")
-    elif verb == "registry":
-        yield _Word("serve", "word")
-    if verb == "graph":
-        yield from (_Word(view, "view") for view in ("container", "namespaces", "mounts"))
+    if "CONTAINER" in usage:
+        end = ":" if "CONTAINER:" in usage else ""
+        yield from (_Word(name + end, "container") for name in _containers())
+    if "PATH" in usage:
+        yield from _host_paths(token)
+    for word in usage.replace("[", " ").replace("]", " ").replace("|", " ").split():
+        if word.islower():
+            yield _Word(word, "word")
+
+
+def _image(line: list[str]) -> contents.Contents | None:
+    """The contents of the image that a cell's first line names."""
+    if not line or line[0] != "%%container":
+        return None
+    _, operands = _read(words.CONTAINER, line[1:])
+    return contents.of(operands[0]) if operands else None
+
+
+def _in_script(cell: str, before: list[str], token: str) -> Iterator[_Word]:
+    """What can stand in a script: commands of the image where one begins, paths elsewhere."""
+    first, _, body = cell.lstrip().partition("\n")
+    line = first.split()
+    image = _image(line)
+    if image is None or body.startswith("#!"):
+        return
+    if len(_read(words.CONTAINER, line[1:])[1]) > 1:
+        return  # the body is a program's input
+    at_command = not before or before[-1] in _BEFORE_COMMANDS or before[-1].endswith(";")
+    yield from _programs(image, token, first=at_command)
+
+
+def _programs(image: contents.Contents | None, token: str, *, first: bool) -> Iterable[_Word]:
+    if image is None:
+        return
+    if first and "/" not in token:
+        yield from (_Word(name, "command") for name in sorted(image.commands()))
+    else:
+        yield from (_Word(path, "path") for path in image.paths(token))
 
 
 def _images() -> list[str]:

@@ -21,6 +21,10 @@ def load_ipython_extension(shell: InteractiveShell) -> None:
         matchers.append(completion.matcher)
     if without_body not in shell.input_transformers_cleanup:
         shell.input_transformers_cleanup.append(without_body)
+    if hasattr(shell, "kernel"):
+        from ctrt_kernel import world
+
+        world.register()
     atexit.register(close)
 
 
@@ -37,6 +41,10 @@ def unload_ipython_extension(shell: InteractiveShell) -> None:
         matchers.remove(completion.matcher)
     if without_body in shell.input_transformers_cleanup:
         shell.input_transformers_cleanup.remove(without_body)
+    if hasattr(shell, "kernel"):
+        from ctrt_kernel import world
+
+        world.unregister()
     atexit.unregister(close)
     close()
 

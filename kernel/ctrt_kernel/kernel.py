@@ -53,15 +53,28 @@ class CtrtKernel(IPythonKernel):
     def do_complete(self, code: str, cursor_pos: int | None) -> dict[str, Any] | Awaitable[Any]:
         """Complete; a cell's script is no Python, so nothing of Python is offered in it."""
         position = len(code) if cursor_pos is None else cursor_pos
-        if completion.in_script(code, position):
-            return {
-                "status": "ok",
-                "matches": [],
-                "cursor_start": position,
-                "cursor_end": position,
-                "metadata": {},
-            }
-        return super().do_complete(code, cursor_pos)
+        if not completion.in_script(code, position):
+            return super().do_complete(code, cursor_pos)
+        token, found = completion.offered(code[:position])
+        start = position - len(token)
+        types = [{"start": start, "end": position, "text": w.text, "type": w.kind} for w in found]
+        return {
+            "status": "ok",
+            "matches": [word.text for word in found],
+            "cursor_start": start,
+            "cursor_end": position,
+            "metadata": {"_jupyter_types_experimental": types},
+        }
+
+    def do_inspect(
+        self, code: str, cursor_pos: int, detail_level: int = 0, omit_sections: Any = ()
+    ) -> dict[str, Any] | Awaitable[Any]:
+        """Explain; options, images and commands of a cell of ours are explained by us."""
+        text = completion.explained(code, cursor_pos)
+        if not text and not completion.in_script(code, cursor_pos):
+            return super().do_inspect(code, cursor_pos, detail_level, omit_sections)
+        data = {"text/plain": text} if text else {}
+        return {"status": "ok", "found": bool(text), "data": data, "metadata": {}}
 
     def do_shutdown(self, restart: bool) -> dict[str, Any]:
         """End the containers before the kernel answers, so that nothing of it outlives it."""

@@ -18,7 +18,9 @@ from ctrt.engine.container import ContainerError
 from ctrt.engine.options import split_root
 from ctrt.engine.verbs import VERBS, Text
 from ctrt.errors import CtrtError
-from ctrt_kernel import cells, words
+from ctrt_kernel import cells, jobs, rich, words
+from ctrt_kernel.files import KEPT_SCRIPT_PATH, SCRIPT_PATH, Files
+from ctrt_kernel.jobs import Job
 from ctrt_kernel.progress import Line
 
 if TYPE_CHECKING:
@@ -28,10 +30,10 @@ if TYPE_CHECKING:
     from ctrt.engine.container import Container
     from ctrt.engine.options import Values
 
-_SCRIPT_BYTES = 131_071
+_ARGUMENT_BYTES = 131_071
 """An argument of a program has at most this many bytes (execve(2), MAX_ARG_STRLEN)."""
 
-_STREAMS = (("stdout", "out"), ("stderr", "err"))
+_STREAMS = (("stdout", "out"), ("stdout", "json"), ("stderr", "err"))
 _servers: dict[int, Any] = {}
 _servers_lock = threading.Lock()
 
@@ -61,41 +63,100 @@ class CtrtMagics(Magics):
     @_one_line
     def container(self, line: str, cell: str | None = None) -> Any:
         """Run the cell in a new container."""
-        values = words.parse(words.CONTAINER, line)
+        table = words.CONTAINER
+        values = words.parse(table, line)
         if values.help:
-            return Text(words.CONTAINER.help())
+            return Text(table.help())
+        if getattr(values, "in"):
+            return self._inside(values, cell)
         if not values.operands:
-            raise CtrtError(
-                f"container: expected {words.CONTAINER.operands}; see %%container --help"
-            )
+            raise CtrtError(f"container: expected {table.operands}; see %%container --help")
+        if getattr(values, "as"):
+            return self._keep(values, cell)
         engine = _engine()
         image, *command = values.operands
-        script, stdin = _script_or_input(cell, bool(command) or values.entrypoint is not None)
+        body = None if cell is None else cell.encode(errors="surrogateescape")
+        is_input = bool(command) or values.entrypoint is not None
         if values.detach:
             why = "a container that is left running shows nothing in the cell"
-            others = ("--graph", "--out", "--err")
-            words.forbid(words.CONTAINER, values, "--detach", others, why)
-            if stdin:
+            others = ("--graph", "--out", "--err", "--json", "--bg", "--display", "--tty")
+            words.forbid(table, values, "--detach", (*others, "--interactive"), why)
+            if is_input and body:
                 raise CtrtError(
                     "container: with --detach and a COMMAND the cell must be empty, since "
                     "nothing would feed it to the command"
                 )
-        with Line(self.shell, alone=cell is not None) as progress:
-            prepared = engine.prepare(
-                image,
-                command,
-                values,
-                default_arguments=script,
-                progress=progress,
-                trace=values.graph and not values.plan,
-            )
-        if values.plan:
-            return Text(engine.plan_text(prepared))
-        if values.detach:
-            return Text(engine.detach(prepared))
-        from ctrt.oci.reference import parse
+        if values.bg:
+            why = "a cell that has ended can ask nothing"
+            words.forbid(table, values, "--bg", ("--interactive", "--tty"), why)
+        with Files(values) as files:
+            script = None if body is None or is_input else _script(files, body)
+            files.put(values.put, self.shell.user_ns)
+            if values.display:
+                files.add(rich.PROGRAM_PATH, rich.PROGRAM.encode(), 0o555)
+            with Line(self.shell, alone=cell is not None) as progress:
+                prepared = engine.prepare(
+                    image,
+                    command,
+                    values,
+                    default_arguments=script,
+                    progress=progress,
+                    trace=values.graph and not values.plan,
+                )
+            if values.plan:
+                return Text(engine.plan_text(prepared))
+            if values.detach:
+                return Text(engine.detach(prepared))
+            from ctrt.oci.reference import parse
 
-        return self._run(engine, prepared, values, stdin, f"Container {parse(image).familiar()}")
+            title = f"Container {parse(image).familiar()}"
+            return self._run(engine, prepared, values, body if is_input else None, title)
+
+    def _keep(self, values: Values, cell: str | None) -> Any:
+        """`--as NAME`: a container that waits, and the cell as the first program in it."""
+        table, name = words.CONTAINER, getattr(values, "as")
+        why = "a container that is kept ends when it is stopped, or with the kernel"
+        words.forbid(table, values, "--as", ("--detach", "--name", "--entrypoint"), why)
+        engine = _engine()
+        jobs.stop_kept(name)
+        image, *values.operands = values.operands
+        values.name = name
+        with Files(values) as files, Line(self.shell, alone=cell is not None) as progress:
+            files.add(rich.PROGRAM_PATH, rich.PROGRAM.encode(), 0o555)
+            values.entrypoint = jobs.WAIT[0]
+            prepared = engine.prepare(image, jobs.WAIT[1:], values, progress=progress)
+            if values.plan:
+                return Text(engine.plan_text(prepared))
+            jobs.keep(self.shell, engine, prepared)
+        values.volume.clear()
+        if not values.operands and not (cell and cell.strip()):
+            return None
+        return self._inside(values, cell)
+
+    def _inside(self, values: Values, cell: str | None) -> Any:
+        """`--in NAME`: the cell in a container that runs."""
+        table = words.CONTAINER
+        name = getattr(values, "in") or getattr(values, "as")
+        if getattr(values, "in"):
+            why = "the container is there already, and has what it was made with"
+            words.forbid(table, values, "--in", words.OF_A_NEW_CONTAINER, why)
+        engine = _engine()
+        container = jobs.named(name)
+        command = values.operands
+        body = None if cell is None else cell.encode(errors="surrogateescape")
+        if not command and body is None:
+            raise CtrtError(f"container: --in {name} needs a cell to run, or a COMMAND")
+        with Files(values) as files:
+            files.put(values.put, self.shell.user_ns)
+            if not command:
+                command = _script(files, body or b"", KEPT_SCRIPT_PATH)
+                body = None
+            files.copy_into(engine, name)
+            trace = values.graph and not values.plan
+            prepared = engine.prepare_exec(container, command, values, trace=trace)
+            if values.plan:
+                return Text(engine.plan_text(prepared))
+            return self._run(engine, prepared, values, body, f"Container {name}")
 
     @line_cell_magic
     @_one_line
@@ -124,28 +185,48 @@ class CtrtMagics(Magics):
         values: Values,
         stdin: bytes | None,
         title: str,
-    ) -> None:
+    ) -> Job | None:
         def draw(container: Container) -> Any:
             from ctrt.draw import container as picture
 
             return picture(container.snapshot(), title=title)
 
-        ended = cells.carry_out(
-            engine,
-            prepared,
+        variables = self.shell.user_ns
+        wishes = cells.Wishes(
             stdin=stdin,
-            keep=tuple(name for name, key in _STREAMS if getattr(values, key)),
+            keep=tuple({name for name, key in _STREAMS if getattr(values, key)}),
             draw=draw if values.graph else None,
+            asks=getattr(values, "interactive", False),
+            terminal=getattr(values, "tty", False),
+            rich=values.display,
         )
+        if values.bg:
+            job = Job(
+                self.shell,
+                engine,
+                prepared,
+                wishes,
+                named=bool(getattr(values, "name", None)),
+                quiet_about_status=values.no_raise_error,
+            )
+            if values.bg is not True:
+                variables[values.bg] = job
+            return job
+        ended = cells.carry_out(self.shell, engine, prepared, wishes)
         # As %%bash does it.
-        self.shell.user_ns["_exit_code"] = ended.status
-        for name, key in _STREAMS:
+        variables["_exit_code"] = ended.status
+        for name, key in (("stdout", "out"), ("stderr", "err")):
             if getattr(values, key):
-                self.shell.user_ns[getattr(values, key)] = ended.kept[name]
+                variables[getattr(values, key)] = ended.kept[name]
         if ended.interrupted:
             raise KeyboardInterrupt(f"{prepared.what} was interrupted")
         if ended.status and not values.no_raise_error:
+            if values.json and ended.kept["stdout"]:
+                print(ended.kept["stdout"], end="")
             raise ContainerError(prepared.what, ended.status)
+        if values.json:
+            variables[values.json] = _json(prepared.what, ended.kept["stdout"])
+        return None
 
     @line_magic
     @_one_line
@@ -173,12 +254,14 @@ class CtrtMagics(Magics):
         if verb not in VERBS:
             raise CtrtError(f"ctrt: there is no verb {verb!r}; {_hint(verb, list(VERBS))}")
         if "--help" in rest:
-            return Text(_verb_help(verb))
+            return Text(words.VERB_TABLES[verb].help())
+        table = words.VERB_TABLES[verb]
+        live = verb == "graph" and table.parse(rest, interspersed=True).live
         engine = _engine(root)
         if verb == "registry":
             return _serve(engine, rest)
-        if verb == "graph" and "--live" in rest:
-            return _live(engine, [word for word in rest if word != "--live"])
+        if live:
+            return _live(engine, [word for word in rest if not word.startswith("--live")])
         with Line(self.shell, alone=False) as progress:
             return VERBS[verb](engine, rest, progress)
 
@@ -190,28 +273,22 @@ def _engine(root: str | None = None) -> Engine:
     return engine
 
 
-def _script_or_input(cell: str | None, has_command: bool) -> tuple[list[str] | None, bytes | None]:
-    """What the cell is: the image's command in place of its own, or standard input."""
-    if cell is None:
-        return None, None
-    body = cell.encode(errors="surrogateescape")
-    if has_command:
-        return None, body
-    if len(body) > _SCRIPT_BYTES:
-        raise CtrtError(
-            f"container: the cell has {len(body)} bytes, and a script may have {_SCRIPT_BYTES}; "
-            "name a COMMAND, which gets the cell as its standard input: %%container IMAGE sh"
-        )
+def _script(files: Files, body: bytes, path: str = SCRIPT_PATH) -> list[str]:
+    """The words that run the cell as a script, in place of the image's command."""
     if b"\0" in body:
         raise CtrtError(f"container: the cell has a NUL at byte {body.index(0)}; a script has none")
-    return ["/bin/sh", "-c", body.decode(errors="surrogateescape")], None
+    if len(body) > _ARGUMENT_BYTES or body.startswith(b"#!"):
+        return files.script(body, path)
+    return ["/bin/sh", "-c", body.decode(errors="surrogateescape")]
 
 
-def _verb_help(verb: str) -> str:
-    text = VERBS[verb].table.help("%ctrt ")
-    if verb == "graph":
-        text += "\n  --live       a widget that follows it until it ends"
-    return text
+def _json(what: str, text: str) -> Any:
+    import json
+
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise CtrtError(f"--json: the output of {what} is not JSON: {error}") from None
 
 
 def _hint(word: str, known: Sequence[str]) -> str:

@@ -9,6 +9,7 @@ import shlex
 from typing import TYPE_CHECKING
 
 from ctrt.engine.options import CAPS, RUN, UNSHARE, Option, Table
+from ctrt.engine.verbs import VERBS
 from ctrt.errors import CtrtError
 
 if TYPE_CHECKING:
@@ -16,20 +17,55 @@ if TYPE_CHECKING:
 
     from ctrt.engine.options import Values
 
-_CELL = (
+_SHOWING = (
     Option("--graph", "draw what the kernel made of it, before it runs"),
     Option("--out", "put standard output into a variable instead", metavar="VAR"),
     Option("--err", "put standard error into a variable instead", metavar="VAR"),
+    Option("--json", "read standard output as JSON, into a variable", metavar="VAR"),
+    Option(
+        "--bg",
+        "run in the background; the cell's value, and VAR, is a handle",
+        metavar="VAR",
+        kind="optional",
+    ),
+    Option("--display", "let the program show HTML, SVG, PNG, JSON by ctrt-display; trust it"),
     Option("--no-raise-error", "a status other than 0 raises no exception"),
     Option("--help", "show this help"),
 )
+_INPUT = (
+    Option("--as", "keep the container, for cells with --in NAME", metavar="NAME"),
+    Option("--in", "run in a container that is kept; there is no IMAGE then", metavar="NAME"),
+    Option("-i --interactive", "ask for input in the notebook when the program waits for it"),
+    Option("-t --tty", "give it a terminal, and ask for input when it waits for it"),
+    Option(
+        "--put",
+        "a variable (text, bytes, or what JSON can hold) as a file",
+        metavar="VAR=/PATH",
+        kind="list",
+    ),
+)
+
+
+def _with(options: Sequence[Option], *more: Option) -> tuple[Option, ...]:
+    """Options of the command line and of cells; what a cell does in its own way is the cell's."""
+    own = {name for option in more for name in option.names}
+    return (*(option for option in options if not own & set(option.names)), *more)
+
+
+_CELLS_OWN = ("--env", "--workdir", "--plan", "--pull", "--tls-verify", "--rm")
+OF_A_NEW_CONTAINER = (
+    *(o.names[-1] for o in RUN.options if o.names[-1] not in (*_CELLS_OWN, "--interactive")),
+    "--as",
+)
+"""Options that mean nothing for a container that is there already."""
 
 CONTAINER = Table(
     "container",
-    "Run the cell in a new container: as a script of the image's /bin/sh, or, with COMMAND,\n"
-    "as its standard input. Options are podman run's where it has them.",
+    "Run the cell in a new container: as a script of the image's /bin/sh, or of the interpreter\n"
+    "that a first line #! names; with COMMAND, as its standard input. Options are podman run's\n"
+    "where it has them.",
     RUN.operands,
-    (*RUN.options, *_CELL),
+    _with(RUN.options, *_INPUT, *_SHOWING),
     prefix="%%",
 )
 IN_NAMESPACES = Table(
@@ -37,9 +73,22 @@ IN_NAMESPACES = Table(
     "Run a program in new namespaces, with the cell as its standard input (a shell if no\n"
     "program is named). Options are those of unshare(1) of util-linux.",
     UNSHARE.operands,
-    (*UNSHARE.options, *_CELL),
+    _with(UNSHARE.options, *_SHOWING),
     prefix="%%",
 )
+LIVE = Option("--live", "a widget that follows it until it ends")
+VERB_TABLES = {
+    name: Table(
+        verb.table.verb,
+        verb.table.summary,
+        verb.table.operands,
+        (*verb.table.options, *((LIVE,) if name == "graph" else ())),
+        prefix="%ctrt ",
+    )
+    for name, verb in VERBS.items()
+}
+"""The verbs of `%ctrt`, with what they have only in a notebook."""
+
 CAPABILITIES = Table(CAPS.verb, CAPS.summary, CAPS.operands, CAPS.options, prefix="%")
 
 
@@ -54,14 +103,20 @@ def split(magic: str, line: str) -> list[str]:
 def parse(table: Table, line: str) -> Values:
     """Parse the line of a cell magic, and check what only cells have. Raises CtrtError."""
     values = table.parse(split(table.verb, line))
-    for option, name in (("--out", values.out), ("--err", values.err)):
-        if name is not None and not name.isidentifier():
-            raise CtrtError(f"{table.verb}: {option} {name!r} is not the name of a variable")
+    for option in ("out", "err", "json", "bg"):
+        name = getattr(values, option)
+        if isinstance(name, str) and not name.isidentifier():
+            raise CtrtError(f"{table.verb}: --{option} {name!r} is not the name of a variable")
+    if values.out and values.json:
+        raise CtrtError(f"{table.verb}: --out and --json both want standard output; name one")
+    if values.bg:
+        why = "the cell ends before the program; ask its handle"
+        forbid(table, values, "--bg", ("--out", "--err", "--json"), why)
     return values
 
 
 def forbid(table: Table, values: Values, option: str, others: Sequence[str], why: str) -> None:
     """Raise CtrtError if one of the others was given together with an option."""
     for other in others:
-        if getattr(values, other.lstrip("-").replace("-", "_")):
+        if getattr(values, other.lstrip("-").replace("-", "_"), None):
             raise CtrtError(f"{table.verb}: {other} cannot go with {option}: {why}")

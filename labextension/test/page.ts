@@ -3,7 +3,14 @@
 import { Window } from 'happy-dom';
 
 const page = new Window();
-for (const name of ['document', 'Element', 'Event', 'KeyboardEvent', 'MouseEvent'] as const) {
+for (const name of [
+  'document',
+  'Element',
+  'HTMLElement',
+  'Event',
+  'KeyboardEvent',
+  'MouseEvent',
+] as const) {
   Object.defineProperty(globalThis, name, { value: page[name], configurable: true });
 }
 

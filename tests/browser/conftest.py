@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import nbformat
 import pytest
-from playwright.sync_api import sync_playwright
+from playwright.sync_api import expect, sync_playwright
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -36,6 +36,7 @@ DATA = Path(__file__).parent / "data"
 MIME = "application/vnd.ctrt.graph.v1+json"
 START_SECONDS = 180
 WAIT_MS = 60_000
+expect.set_options(timeout=30_000)
 
 CHROMIUM_FLAGS = [
     "--disable-background-networking",

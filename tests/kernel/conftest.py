@@ -41,7 +41,8 @@ def store() -> Iterator[Path]:
     from ctrt.images.hostimage import from_host
 
     engine = Engine()
-    from_host(engine.store, IMAGE, ["sh", "cat", "id", "ls", "mount", "seq", "sleep", "touch"])
+    programs = "sh bash base64 cat env head id ln ls mkdir mount seq sleep stty touch tty".split()
+    from_host(engine.store, IMAGE, programs)
     engine.close()
     yield home / "store"
     Engine().destroy()

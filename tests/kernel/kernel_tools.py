@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
 from pathlib import Path
 from queue import Empty
@@ -108,10 +109,38 @@ class Kernel:
         """Run a cell."""
         return self.outcome(self.send(code), watch=watch)
 
+    def asked(self, code: str, *answers: str | None) -> tuple[Outcome, list[dict[str, Any]]]:
+        """Run a cell as a reader who answers its questions; None is the stop button."""
+        sent = self.client.execute(code, store_history=False, allow_stdin=True)
+        questions: list[dict[str, Any]] = []
+        left = list(answers)
+        done = threading.Event()
+
+        def answer() -> None:
+            while not done.is_set():
+                try:
+                    question = self.client.get_stdin_msg(timeout=0.1)
+                except Empty:
+                    continue
+                questions.append(question["content"])
+                reply = left.pop(0)
+                if reply is None:
+                    self.interrupt()
+                else:
+                    self.client.input(reply)
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        try:
+            return self.outcome(sent), questions
+        finally:
+            done.set()
+            thread.join()
+
     def good(self, code: str) -> Outcome:
         """Run a cell that must not fail."""
         outcome = self.run(code)
-        assert outcome.error == ""
+        assert outcome.error == "", outcome.error
         assert outcome.reply["status"] == "ok", outcome.stream("stderr")
         return outcome
 

@@ -20,6 +20,9 @@ SAMPLES = {
     "%ctrt pull localhost/te": ["localhost/test/shell", "localhost/test/shell:latest"],
     "%ctrt graph mou": ["mounts"],
     "%ctrt graph --id": ["--ids"],
+    "%ctrt graph --li": ["--live"],
+    "%%container --cap-add CAP_NET_B": ["CAP_NET_BIND_SERVICE", "CAP_NET_BROADCAST"],
+    "%%container --cap-drop=AL": ["--cap-drop=ALL"],
     "%ctrt image fr": ["from-host"],
     "x = 1\n%ctrt regis": ["registry"],
 }
@@ -32,6 +35,58 @@ def test_what_is_offered(kernel: Kernel, code: str) -> None:
 
 def test_in_the_first_line_of_a_cell_with_a_body(kernel: Kernel) -> None:
     assert kernel.completions("%%container --no-ra\nls", 19) == ["--no-raise-error"]
+
+
+def test_in_a_script_the_image_says_what_there_is(kernel: Kernel) -> None:
+    kernel.good(f"%%container {IMAGE}\ntrue")  # the layers are unpacked now
+    first = f"%%container {IMAGE}\n"
+    assert kernel.completions(f"{first}ba") == ["base64", "bash"]
+    assert kernel.completions(f"%%container {IMAGE} ba") == ["base64", "bash"]
+    assert kernel.completions(f"%%container {IMAGE} cat /et") == ["/etc/"]
+    assert kernel.completions(f"{first}ls /etc; ba") == ["base64", "bash"]
+    assert kernel.completions(f"{first}ls | ba") == ["base64", "bash"]
+    assert kernel.completions(f"{first}ls /etc/pass") == ["/etc/passwd"]
+    assert kernel.completions(f"{first}cat et") == ["etc/"]
+    assert kernel.completions(f"{first}/bin/ba") == ["/bin/base64", "/bin/bash"]
+    assert kernel.completions(f"{first}ls /../../../etc/../../root/.ss") == []
+    assert kernel.completions(f"%%container {IMAGE} cat\nba") == []
+    assert kernel.completions(f"{first}#!/bin/bash\nba") == []
+    assert kernel.completions("%%container localhost/none\nba") == []
+
+
+def test_a_variable_of_python(kernel: Kernel) -> None:
+    kernel.good("my_long_name = 1")
+    assert kernel.completions("%%container --put my_lo") == ["my_long_name"]
+
+
+def test_a_running_container(kernel: Kernel) -> None:
+    kernel.good(f"%%container --bg=job --name sought {IMAGE}\nsleep 60")
+    assert kernel.completions("%ctrt stop so") == ["sought"]
+    assert kernel.completions("%ctrt cp so") == ["sought:"]
+    assert kernel.completions("%ctrt graph mounts so") == ["sought"]
+    kernel.good("job.stop(0)")
+
+
+def _explained(kernel: Kernel, code: str, position: int | None = None) -> str:
+    sent = kernel.client.inspect(code, position)
+    while True:
+        reply = kernel.client.get_shell_msg(timeout=60)
+        if reply["parent_header"].get("msg_id") == sent:
+            return str(reply["content"]["data"].get("text/plain", ""))
+
+
+def test_what_a_word_means(kernel: Kernel) -> None:
+    assert _explained(kernel, "%%container --tmpfs") == (
+        "--tmpfs=DIR[:OPTIONS]\nmount an empty tmpfs"
+    )
+    assert "missing, always, never" in _explained(kernel, "%%container --pull=never x", 14)
+    assert "a widget that follows" in _explained(kernel, "%ctrt graph --live")
+    about = _explained(kernel, f"%%container {IMAGE}\nls", 20)
+    assert about.startswith("localhost/test/shell:latest\n")
+    assert "1 layer; its command is" in about
+    assert _explained(kernel, f"%%container {IMAGE}\ncat x", 36).endswith("/cat of the image")
+    assert _explained(kernel, f"%%container {IMAGE}\nzip", 37) == ""
+    assert "iterables" in _explained(kernel, "zip")
 
 
 def test_a_script_is_no_python(kernel: Kernel) -> None:

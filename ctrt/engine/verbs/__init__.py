@@ -7,10 +7,11 @@ holds the verbs about one subject.
 
 from __future__ import annotations
 
-from ctrt.engine.verbs import containers, images, seeing
+from ctrt.engine.verbs import building, containers, files, images, kernels, registries, seeing
 from ctrt.engine.verbs.base import Listing, Text, Verb
 
 __all__ = ["VERBS", "Listing", "Text", "Verb"]
 
-VERBS = {verb.table.verb: verb for room in (images, containers, seeing) for verb in room.VERBS}
+_ROOMS = (images, building, registries, containers, files, kernels, seeing)
+VERBS = {verb.table.verb: verb for room in _ROOMS for verb in room.VERBS}
 """The verbs by name; run and unshare, which stream, are the caller's own."""

@@ -1,0 +1,118 @@
+"""Standard input from the reader: a program that waits for a line makes the notebook ask for it.
+
+Nothing tells the owner of a pipe or a terminal that somebody reads from it. But the kernel says
+in which system call a process sleeps and on which descriptor (/proc/PID/syscall, proc(5)): one
+that sleeps in a read of the input that it was given is waiting for the reader.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+from typing import TYPE_CHECKING
+
+from IPython.core.error import StdinNotImplementedError
+
+if TYPE_CHECKING:
+    from IPython.core.interactiveshell import InteractiveShell
+
+    from ctrt.engine.container import Container
+    from ctrt_kernel.cells import Interrupts
+
+END = ("\x04", "^D")
+"""What a reader answers to end the input."""
+
+# Numbers of (read, readv), (poll, ppoll) and (select, pselect6).
+_CALLS = {
+    "x86_64": ((0, 19), (7, 271), (23, 270)),
+    "aarch64": ((63, 65), (73,), (72,)),
+}
+
+
+class Asker:
+    """Called while a program is quiet: gives what to feed it.
+
+    b"" is nothing yet, None the end of its input. A frontend that answers no questions
+    (nbconvert, nbval) is an end.
+    """
+
+    def __init__(
+        self, shell: InteractiveShell, container: Container, interrupts: Interrupts
+    ) -> None:
+        self._kernel = getattr(shell, "kernel", None)
+        self._container = container
+        self._interrupts = interrupts
+
+    def __call__(self) -> bytes | None:
+        """Look, and ask if the program waits."""
+        container = self._container
+        if not waits(container.pid, container.stdin_identity):
+            return b""
+        try:
+            with self._interrupts.asking():
+                answer = self._ask(container.hides_input())
+        except (StdinNotImplementedError, EOFError):
+            return None
+        except KeyboardInterrupt:
+            self._interrupts.deliver()
+            return b""
+        if answer in END:
+            return None
+        return f"{answer}\n".encode(errors="surrogateescape")
+
+    def _ask(self, secret: bool) -> str:
+        if self._kernel is None:
+            import getpass
+
+            return getpass.getpass("") if secret else input()
+        if secret:
+            return str(self._kernel.getpass("", stream=None))
+        return str(self._kernel.raw_input(""))
+
+
+def waits(pid: int, identity: tuple[int, int]) -> bool:
+    """Whether a process, or one that it started, sleeps in a read of that file (device, inode)."""
+    return any(_reads(process, identity) for process in _family(pid))
+
+
+def _family(pid: int) -> list[int]:
+    """A process and all that descend from it."""
+    found = [pid]
+    for process in found:
+        try:
+            threads = os.listdir(f"/proc/{process}/task")
+        except OSError:
+            continue
+        for thread in threads:
+            try:
+                with open(f"/proc/{process}/task/{thread}/children") as file:
+                    found += map(int, file.read().split())
+            except OSError:
+                continue
+    return found
+
+
+def _reads(pid: int, identity: tuple[int, int]) -> bool:
+    calls = _CALLS.get(platform.machine())
+    if calls is None:
+        return False
+    reads, polls, selects = calls
+    try:
+        with open(f"/proc/{pid}/syscall") as file:
+            words = file.read().split()
+        number = int(words[0])
+        first, second = int(words[1], 16), int(words[2], 16)
+        if number in reads:
+            descriptor = first
+        elif number in polls and second == 1:
+            with open(f"/proc/{pid}/mem", "rb") as memory:
+                memory.seek(first)
+                descriptor = int.from_bytes(memory.read(4), "little")
+        elif number in selects and first == 1:
+            descriptor = 0
+        else:
+            return False
+        status = os.stat(f"/proc/{pid}/fd/{descriptor}")
+    except (OSError, ValueError, IndexError):
+        return False  # it runs, or has just ended
+    return (status.st_dev, status.st_ino) == identity

@@ -1,0 +1,107 @@
+"""Files of a cell for its container: its script, the variables of `--put`, `ctrt-display`.
+
+Each is written into a directory of this process and bind-mounted read-only. The mount keeps the
+file, so its name here goes as soon as the container has started.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from typing import TYPE_CHECKING, Any, Self
+
+from ctrt.engine.verbs import VERBS
+from ctrt.errors import CtrtError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from ctrt.engine import Engine
+    from ctrt.engine.options import Values
+
+SCRIPT_PATH = "/run/ctrt/cell"
+"""Where a script that is a file is found in its container."""
+
+KEPT_SCRIPT_PATH = "/.ctrt-cell"
+"""The same in a container that runs already: a directory that every one has."""
+
+
+class Files:
+    """Files for one container; a context manager that takes them away here."""
+
+    def __init__(self, values: Values) -> None:
+        self._volumes: list[str] = values.volume
+        self._given = len(values.volume)
+        self._directory = ""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._directory:
+            shutil.rmtree(self._directory, ignore_errors=True)
+
+    def add(self, path: str, data: bytes, mode: int = 0o444) -> None:
+        """A file at that absolute path of the container."""
+        if not self._directory:
+            self._directory = tempfile.mkdtemp(prefix="ctrt-cell-")
+        source = f"{self._directory}/{len(self._volumes)}"
+        with open(source, "wb") as file:
+            file.write(data)
+        os.chmod(source, mode)
+        self._volumes.append(f"{source}:{path}:ro")
+
+    def copy_into(self, engine: Engine, name: str) -> None:
+        """Copy them into a container that runs already, instead of mounting them."""
+        for volume in self._volumes[self._given :]:
+            source, path, _ = volume.split(":")
+            VERBS["cp"](engine, [source, f"{name}:{path}"])
+
+    def script(self, body: bytes, path: str = SCRIPT_PATH) -> list[str]:
+        """The words that run a script; one with `#!` needs the interpreter in the image."""
+        interpreter = ["/bin/sh"]
+        if body.startswith(b"#!"):
+            # As the kernel does it: one interpreter, and at most one argument (execve(2)).
+            line = body[2:].split(b"\n", 1)[0].decode(errors="surrogateescape").strip()
+            interpreter = line.split(None, 1)
+            if not interpreter or not interpreter[0].startswith("/"):
+                raise CtrtError(
+                    f"container: the cell begins with #!{line}, which is no absolute path of an "
+                    "interpreter; write #!/usr/bin/python3 or #!/usr/bin/env python3"
+                )
+        self.add(path, body, 0o555)
+        return [*interpreter, path]
+
+    def put(self, words: Sequence[str], variables: Mapping[str, Any]) -> None:
+        """The files that `--put VAR=/PATH` asks for."""
+        for word in words:
+            name, equals, path = word.partition("=")
+            if not equals or not path.startswith("/") or ":" in path or path.endswith("/"):
+                raise CtrtError(
+                    f"--put {word!r} is not VAR=/PATH, with an absolute path of a file that "
+                    "holds no ':'"
+                )
+            if name not in variables:
+                import difflib
+
+                near = difflib.get_close_matches(name, list(variables), 1)
+                hint = f"; did you mean {near[0]}?" if near else ""
+                raise CtrtError(f"--put {word!r}: there is no variable {name!r}{hint}")
+            self.add(path, _bytes(word, variables[name]))
+
+
+def _bytes(word: str, value: Any) -> bytes:
+    if isinstance(value, (bytes, bytearray, memoryview)):
+        return bytes(value)
+    if isinstance(value, str):
+        return value.encode(errors="surrogateescape")
+    import json
+
+    try:
+        return json.dumps(value, ensure_ascii=False).encode()
+    except (TypeError, ValueError) as error:
+        raise CtrtError(
+            f"--put {word!r}: a {type(value).__name__} is no text, no bytes, and JSON cannot "
+            f"hold it: {error}"
+        ) from None

@@ -1,0 +1,210 @@
+"""The world of a kernel, told to JupyterLab's side panel over a comm.
+
+The panel opens a comm to the target `ctrt.world`. While it says that it is visible, a thread looks
+every so often and tells what has changed: containers, images, jobs, and the pictures of
+what is watched. While it is not, nothing runs. The comm goes wherever the kernel's messages go,
+so the panel works with kernels of other machines, too.
+
+From the panel: {"type": "visible", "seconds": 2 | null}, {"type": "watch", "names": [...]},
+{"type": "do", "id": N, "action": A, "name": NAME}, with the actions stop, remove, output and pull.
+To the panel: {"type": "world", ...}, {"type": "picture", "name", "graph" | "error"},
+{"type": "progress", "name", "done", "total"}, {"type": "done", "id", "text" | "error"}.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING, Any
+
+from ctrt.engine import default_engine
+from ctrt.errors import CtrtError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ctrt.images.pull import Progress
+
+TARGET = "ctrt.world"
+LEAST_SECONDS = 0.5
+_PROGRESS_SECONDS = 0.1
+
+
+def register() -> None:
+    """Let panels open the comm."""
+    from comm import get_comm_manager
+
+    get_comm_manager().register_target(TARGET, lambda comm, _message: Panel(comm))
+
+
+def unregister() -> None:
+    """Let them no longer."""
+    from comm import get_comm_manager
+
+    get_comm_manager().unregister_target(TARGET, None)
+
+
+class Panel:
+    """One panel, of one client, as the kernel sees it."""
+
+    def __init__(self, comm: Any) -> None:
+        self._comm = comm
+        self._wake = threading.Event()
+        self._seconds: float | None = None
+        self._watched: list[str] = []
+        self._closed = False
+        self._told: dict[str, Any] = {}
+        self._thread: threading.Thread | None = None
+        comm.on_msg(self._receive)
+        comm.on_close(self._close)
+
+    def _close(self, _message: Any) -> None:
+        self._closed = True
+        self._wake.set()
+
+    def _receive(self, message: dict[str, Any]) -> None:
+        data = message["content"]["data"]
+        kind = data.get("type")
+        if kind == "visible":
+            seconds = data.get("seconds")
+            self._seconds = None if seconds is None else max(LEAST_SECONDS, float(seconds))
+            self._told.clear()
+            self._look_soon()
+        elif kind == "watch":
+            self._watched = [str(name) for name in data.get("names", [])]
+            self._look_soon()
+        elif kind == "do":
+            threading.Thread(target=self._do, args=(data,), name="ctrt panel", daemon=True).start()
+
+    def _look_soon(self) -> None:
+        if self._thread is None or not self._thread.is_alive():
+            self._thread = threading.Thread(target=self._follow, name="ctrt world", daemon=True)
+            self._thread.start()
+        self._wake.set()
+
+    def _follow(self) -> None:
+        while not self._closed and self._seconds is not None:
+            self._wake.clear()
+            self._tell("world", {"type": "world", **world()})
+            for name in self._watched:
+                self._tell(f"picture {name}", {"type": "picture", "name": name, **_picture(name)})
+            self._wake.wait(self._seconds)
+
+    def _tell(self, what: str, message: dict[str, Any]) -> None:
+        """Say it, unless it was said already."""
+        if self._told.get(what) != message:
+            self._told[what] = message
+            self._comm.send(message)
+
+    def _do(self, order: dict[str, Any]) -> None:
+        action = _ACTIONS.get(str(order.get("action")))
+        answer: dict[str, Any] = {"type": "done", "id": order.get("id")}
+        try:
+            if action is None:
+                raise CtrtError(f"the panel asks for {order.get('action')!r}, which is unknown")
+            answer["text"] = action(str(order.get("name", "")), self._comm.send)
+        except CtrtError as error:
+            answer["error"] = str(error)
+        except OSError as error:
+            answer["error"] = error.strerror or str(error)
+        self._comm.send(answer)
+        self._wake.set()
+
+
+def world() -> dict[str, Any]:
+    """What there is now, as JSON."""
+    from ctrt.oci.reference import parse
+    from ctrt_kernel import jobs
+
+    engine = default_engine()
+    mine = {job.name for job in jobs.running() if job.name and not job.keeps}
+    try:
+        containers = [
+            {
+                "name": state["name"],
+                "image": parse(state["image"]).familiar(),
+                "command": " ".join(state["command"]),
+                "pid": int(state["pid"]),
+                "output": state["name"] in mine,
+            }
+            for state in engine.states()
+        ]
+        images = [
+            {"name": parse(image.reference).familiar(), "size": image.size}
+            for image in engine.store.images()
+        ]
+    except (CtrtError, OSError) as error:
+        return {"error": str(error), "containers": [], "images": [], "sandboxes": []}
+    sandboxes = [
+        {"name": f"process {job.pid}", "command": job.what, "pid": job.pid}
+        for job in jobs.running()
+        if not job.name
+    ]
+    containers.sort(key=lambda entry: str(entry["name"]))
+    images.sort(key=lambda entry: str(entry["name"]))
+    return {"containers": containers, "images": images, "sandboxes": sandboxes}
+
+
+def _picture(name: str) -> dict[str, Any]:
+    from ctrt.engine.verbs import VERBS
+
+    try:
+        target = name.removeprefix("process ")
+        return {"graph": VERBS["graph"](default_engine(), [target]).json()}
+    except (CtrtError, OSError) as error:
+        return {"error": str(error)}
+
+
+def _stop(name: str, _send: Callable[[dict[str, Any]], None]) -> str:
+    import signal
+
+    from ctrt_kernel import cells, jobs
+
+    for job in jobs.running():
+        if name in (job.name, f"process {job.pid}"):
+            job.stop()
+            return name
+    engine = default_engine()
+    pid = engine.pid_of(name)
+    # A first process without a handler never sees SIGTERM: waiting for it helps nobody.
+    dropped = cells.is_dropped(pid, signal.SIGTERM)
+    engine.stop(name, pid, cells.GRACE_SECONDS if dropped else 10.0)
+    return name
+
+
+def _remove(name: str, _send: Callable[[dict[str, Any]], None]) -> str:
+    default_engine().remove_image(name)
+    return name
+
+
+def _output(name: str, _send: Callable[[dict[str, Any]], None]) -> str:
+    from ctrt_kernel import jobs
+
+    for job in jobs.running():
+        if name == job.name:
+            return job.text()
+    raise CtrtError(f"the output of {name} was not kept: it went where it was started")
+
+
+def _pull(name: str, send: Callable[[dict[str, Any]], None]) -> str:
+    import time
+
+    layers: dict[str, tuple[int, int]] = {}
+    last = 0.0
+
+    def progress(news: Progress) -> None:
+        nonlocal last
+        layers[news.layer] = (news.done, news.total)
+        if time.monotonic() >= last + _PROGRESS_SECONDS:
+            last = time.monotonic()
+            done, total = (sum(part) for part in zip(*layers.values(), strict=True))
+            send({"type": "progress", "name": name, "done": done, "total": total})
+
+    return str(default_engine().image(name, when="always", progress=progress).reference)
+
+
+_ACTIONS: dict[str, Callable[[str, Callable[[dict[str, Any]], None]], str]] = {
+    "output": _output,
+    "pull": _pull,
+    "remove": _remove,
+    "stop": _stop,
+}

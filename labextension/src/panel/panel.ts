@@ -1,0 +1,282 @@
+/**
+ * The side panel: it follows the notebook in front, and speaks with its kernel while it is seen.
+ *
+ * A restarted kernel has forgotten the comm, so a new one is opened when it is ready; the same
+ * after the browser was reloaded, and for each client on its own.
+ */
+
+import type { JupyterFrontEnd } from '@jupyterlab/application';
+import { MainAreaWidget, type ISessionContext } from '@jupyterlab/apputils';
+import type { Kernel, KernelMessage } from '@jupyterlab/services';
+import type { Message } from '@lumino/messaging';
+import { Widget } from '@lumino/widgets';
+import { html } from '../view/dom.js';
+import { draw, type Handle } from '../view/view.js';
+import { WorldList } from './list.js';
+import { Line, TARGET, type Action, type World } from './world.js';
+
+type Connection = Kernel.IKernelConnection;
+
+/** A widget of the shell that has a kernel: a notebook, a console. */
+function sessionOf(widget: Widget | null): ISessionContext | null {
+  const context = (widget as { sessionContext?: ISessionContext } | null)?.sessionContext;
+  return context ?? null;
+}
+
+/** A main-area tab with the picture of one container, as long as it runs. */
+class PictureTab extends Widget {
+  private handle: Handle | null = null;
+
+  constructor(readonly name: string) {
+    super();
+    this.addClass('ctrt-tab');
+    this.node.append(html('p', { class: 'ctrt-world-say' }, 'Asking the kernel …'));
+  }
+
+  picture(graph: unknown, error: string): void {
+    if (error !== '') {
+      const label = `${this.name} (ended)`;
+      const owner = this.parent ?? this;
+      owner.title.label = label;
+      if (this.handle === null) {
+        this.node.replaceChildren(html('p', { class: 'ctrt-world-say', role: 'status' }, error));
+      }
+    } else if (this.handle) {
+      this.handle.update(graph);
+    } else {
+      this.node.replaceChildren();
+      this.handle = draw(graph, this.node);
+    }
+  }
+
+  override dispose(): void {
+    this.handle?.dispose();
+    this.handle = null;
+    super.dispose();
+  }
+}
+
+export class WorldPanel extends Widget {
+  /** Seconds between two looks of the kernel. */
+  seconds = 2;
+  private readonly list = new WorldList({
+    do: (action, name) => this.do(action, name),
+    graph: (name) => {
+      this.openGraph(name);
+    },
+    output: (name) => {
+      void this.openOutput(name);
+    },
+    load: () => {
+      this.load();
+    },
+  });
+  private readonly tabs = new Map<string, PictureTab>();
+  private session: ISessionContext | null = null;
+  private kernel: Connection | null = null;
+  private line: Line | null = null;
+  private restarting = false;
+
+  constructor(private readonly app: JupyterFrontEnd) {
+    super();
+    this.addClass('ctrt-world-panel');
+    this.node.append(this.list.node);
+    this.app.shell.currentChanged?.connect(() => {
+      this.follow();
+    });
+    void this.app.restored.then(() => {
+      this.follow();
+    });
+  }
+
+  /** Whether there is a kernel that answers. */
+  get connected(): boolean {
+    return this.line !== null;
+  }
+
+  /** Have the kernel do something. */
+  do(action: Action, name: string): Promise<string> {
+    return this.line
+      ? this.line.do(action, name)
+      : Promise.reject(new Error('there is no kernel with ctrt'));
+  }
+
+  /** Show a container's picture in a tab of the main area, which lives as the container does. */
+  openGraph(name: string): void {
+    let tab = this.tabs.get(name);
+    if (tab === undefined) {
+      const opened = new PictureTab(name);
+      tab = opened;
+      this.tabs.set(name, tab);
+      opened.disposed.connect(() => {
+        this.tabs.delete(name);
+        this.tell();
+      });
+      this.add(opened, `ctrt-graph-${name}`, name);
+      this.tell();
+    }
+    this.app.shell.activateById(`ctrt-graph-${name}`);
+  }
+
+  protected override onAfterShow(message: Message): void {
+    super.onAfterShow(message);
+    this.follow();
+    this.tell();
+  }
+
+  protected override onAfterHide(message: Message): void {
+    super.onAfterHide(message);
+    this.tell();
+  }
+
+  private add(content: Widget, id: string, label: string): void {
+    const tab = new MainAreaWidget({ content });
+    tab.id = id;
+    tab.title.label = label;
+    tab.title.closable = true;
+    this.app.shell.add(tab, 'main');
+  }
+
+  private async openOutput(name: string): Promise<void> {
+    try {
+      const words = await this.do('output', name);
+      const content = new Widget();
+      content.addClass('ctrt-tab');
+      content.node.append(html('pre', { tabindex: 0 }, words));
+      const id = `ctrt-output-${name}-${String(Date.now())}`;
+      this.add(content, id, `${name}: output`);
+      this.app.shell.activateById(id);
+    } catch (error) {
+      this.list.say(error instanceof Error ? error.message : String(error));
+    }
+  }
+
+  private load(): void {
+    this.list.absent('connecting');
+    const future = this.kernel?.requestExecute({ code: '%load_ext ctrt', silent: true });
+    void future?.done.then(() => {
+      this.open();
+    });
+  }
+
+  /** Follow the notebook in front; a tab without a kernel changes nothing. */
+  private follow(): void {
+    const session = sessionOf(this.app.shell.currentWidget);
+    if (session && session !== this.session) {
+      this.session?.kernelChanged.disconnect(this.onKernel);
+      this.session?.disposed.disconnect(this.onSessionEnd);
+      this.session = session;
+      session.kernelChanged.connect(this.onKernel);
+      session.disposed.connect(this.onSessionEnd);
+    }
+    this.use(this.session?.session?.kernel ?? null);
+  }
+
+  private readonly onKernel = (): void => {
+    this.use(this.session?.session?.kernel ?? null);
+  };
+
+  private readonly onSessionEnd = (): void => {
+    this.session = null;
+    this.use(null);
+  };
+
+  private use(kernel: Connection | null): void {
+    if (kernel === this.kernel) {
+      if (kernel !== null && this.line === null && this.isVisible) {
+        this.open();
+      }
+      return;
+    }
+    this.kernel?.statusChanged.disconnect(this.onStatus);
+    this.drop();
+    this.kernel = kernel;
+    this.list.of(kernel === null ? '' : (this.session?.kernelDisplayName ?? kernel.name));
+    if (kernel === null) {
+      this.list.absent('no kernel');
+      return;
+    }
+    kernel.statusChanged.connect(this.onStatus);
+    this.open();
+  }
+
+  private readonly onStatus = (_: Connection, status: Kernel.Status): void => {
+    if (status === 'restarting' || status === 'autorestarting') {
+      this.restarting = true;
+      this.drop();
+      this.list.absent('connecting');
+    } else if (status === 'dead') {
+      this.drop();
+      this.list.absent('no kernel');
+    } else if (status === 'idle' && this.restarting) {
+      this.restarting = false;
+      this.open();
+    }
+  };
+
+  /** Open the comm; a kernel that does not know its target closes it at once. */
+  private open(): void {
+    const kernel = this.kernel;
+    if (kernel === null || kernel.isDisposed || !kernel.handleComms) {
+      return;
+    }
+    this.drop();
+    this.list.absent('connecting');
+    const comm = kernel.createComm(TARGET);
+    const line = new Line(
+      {
+        send: (data) => {
+          if (!comm.isDisposed) {
+            void comm.send(data as KernelMessage.ICommMsgMsg['content']['data']);
+          }
+        },
+        close: () => {
+          if (!comm.isDisposed && !kernel.isDisposed) {
+            comm.close();
+          }
+        },
+      },
+      {
+        world: (world: World) => {
+          this.list.show(world);
+        },
+        picture: (name, graph, error) => {
+          this.tabs.get(name)?.picture(graph, error);
+        },
+        progress: (name, done, total) => {
+          this.list.progress(name, done, total);
+        },
+      },
+    );
+    this.line = line;
+    comm.onMsg = (message) => {
+      line.receive(message.content.data);
+    };
+    comm.onClose = () => {
+      line.lost();
+      if (this.line === line) {
+        this.line = null;
+        this.list.absent('no ctrt');
+      }
+    };
+    comm.open();
+    this.tell();
+  }
+
+  private drop(): void {
+    this.line?.close();
+    this.line = null;
+  }
+
+  /** Tell the kernel what is seen of it. */
+  private tell(): void {
+    this.line?.watch([...this.tabs.keys()]);
+    this.line?.visible(this.isVisible || this.tabs.size > 0 ? this.seconds : null);
+  }
+
+  /** Other settings. */
+  every(seconds: number): void {
+    this.seconds = seconds;
+    this.tell();
+  }
+}

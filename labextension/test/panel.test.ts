@@ -1,0 +1,88 @@
+import assert from 'node:assert/strict';
+import test from 'node:test';
+import { find, place } from './page.js';
+import { WorldList, type Hands } from '../src/panel/list.js';
+import { Line, readWorld, size, type World } from '../src/panel/world.js';
+
+const CONTAINER = { name: 'anna', image: 'busybox', command: 'sleep 9', pid: 7, output: true };
+
+function hands(others: Partial<Hands> = {}): Hands {
+  const nothing = (): void => undefined;
+  return {
+    do: () => Promise.resolve(''),
+    graph: nothing,
+    output: nothing,
+    load: nothing,
+    ...others,
+  };
+}
+
+function shown(world: unknown, others: Partial<Hands> = {}): WorldList {
+  const list = new WorldList(hands(others));
+  place().append(list.node);
+  list.show(readWorld(world));
+  return list;
+}
+
+test('a world is read with care', () => {
+  const empty: World = { containers: [], sandboxes: [], images: [], error: '' };
+  for (const odd of [null, 1, 'x', [], { containers: 'x', images: { a: 1 } }]) {
+    assert.deepEqual(readWorld(odd), empty);
+  }
+  assert.deepEqual(readWorld({ containers: [CONTAINER] }).containers, [CONTAINER]);
+  assert.equal(readWorld({ containers: [{ name: 5 }] }).containers[0]?.name, '');
+});
+
+test('names are text, never markup', () => {
+  const list = shown({ containers: [{ ...CONTAINER, name: '<img src=x>' }] });
+  assert.equal(list.node.querySelector('img'), null);
+  assert.equal(find(list.node, '.ctrt-world-name').textContent, '<img src=x>');
+});
+
+test('a press on a button does what it says', async () => {
+  const done: string[] = [];
+  const list = shown(
+    { containers: [CONTAINER], images: [{ name: 'busybox', size: 1_500_000 }] },
+    {
+      do: (action, name) => {
+        done.push(`${action} ${name}`);
+        return name === 'busybox' ? Promise.reject(new Error('in use')) : Promise.resolve('');
+      },
+      graph: (name) => done.push(`graph ${name}`),
+    },
+  );
+  find(list.node, '[data-key="Graph anna"]').click();
+  find(list.node, '[data-key="Stop anna"]').click();
+  await Promise.resolve();
+  find(list.node, '[data-key="Remove busybox"]').click();
+  await new Promise((resolve) => setTimeout(resolve, 0));
+  assert.deepEqual(done, ['graph anna', 'stop anna', 'remove busybox']);
+  assert.equal(find(list.node, '[role=status]').textContent, 'in use');
+});
+
+test('a pull has a bar', () => {
+  const list = shown({});
+  list.progress('debian', 500_000, 1_000_000);
+  const bar = find(list.node, 'progress');
+  assert.equal(bar.getAttribute('value'), '500000');
+  assert.match(list.node.textContent, /debian: 500.0 kB of 1.0 MB/);
+  assert.equal(size(999), '999 B');
+});
+
+test('orders are answered by their number, and lost with the kernel', async () => {
+  const sent: unknown[] = [];
+  const line = new Line(
+    { send: (data) => sent.push(data), close: () => undefined },
+    { world: () => undefined, picture: () => undefined, progress: () => undefined },
+  );
+  const first = line.do('stop', 'a');
+  const second = line.do('stop', 'b');
+  const third = line.do('stop', 'c');
+  line.receive({ type: 'done', id: 2, error: 'no b' });
+  line.receive({ type: 'done', id: 1, text: 'a' });
+  assert.equal(await first, 'a');
+  await assert.rejects(second, /no b/);
+  line.lost();
+  await assert.rejects(third, /ended/);
+  assert.deepEqual(sent[0], { type: 'do', id: 1, action: 'stop', name: 'a' });
+});

@@ -1,0 +1,113 @@
+"""What a person does in a notebook with containers: complete, answer, interrupt, look."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import nbformat
+import pytest
+from playwright.sync_api import expect
+
+if TYPE_CHECKING:
+    from conftest import Lab, LabPage
+
+IMAGE = "localhost/person/shell"
+AXE = Path(__file__).resolve().parents[2] / "labextension/node_modules/axe-core/axe.min.js"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def image(lab: Lab) -> None:
+    """An image in the store of the server's kernels."""
+    from ctrt.engine import Engine
+    from ctrt.images.hostimage import from_host
+
+    engine = Engine(str(lab.settings.parent / "ctrt"))
+    from_host(engine.store, IMAGE, ["sh", "base64", "cat", "ls", "sleep"])
+    engine.close()
+
+
+def _open(lab_page: LabPage, *cells: str) -> None:
+    spec = {"name": "ctrt", "display_name": "ctrt", "language": "python"}
+    code = [nbformat.v4.new_code_cell(cell) for cell in cells]
+    notebook = nbformat.v4.new_notebook(cells=code, metadata={"kernelspec": spec})
+    lab_page.open("person.ipynb", notebook)
+    lab_page.wait_for_kernel()
+
+
+def _faults(lab_page: LabPage, place: str) -> list[str]:
+    """What axe-core finds serious in a part of the page."""
+    lab_page.page.evaluate(AXE.read_text())
+    found: dict[str, Any] = lab_page.page.evaluate("place => axe.run(place)", place)
+    return [
+        f"{fault['id']}: {fault['nodes'][0]['html'][:200]}"
+        for fault in found["violations"]
+        if fault["impact"] in ("serious", "critical")
+    ]
+
+
+def test_complete_an_image_s_name(lab_page: LabPage) -> None:
+    _open(lab_page, "%%container localhost/per")
+    page = lab_page.page
+    editor = page.locator(".jp-CodeCell .cm-content")
+    editor.click()
+    page.keyboard.press("End")
+    page.keyboard.press("Tab")
+    expect(page.locator(".jp-Completer")).to_contain_text(f"{IMAGE}:latest")
+    lab_page.screenshot("completion")
+    page.keyboard.press("Enter")
+    expect(editor).to_contain_text(f"%%container {IMAGE}")
+
+
+def test_answer_a_question(lab_page: LabPage) -> None:
+    _open(lab_page, f"%%container -t {IMAGE}\nprintf 'Your name? '; read name; echo Hello, $name!")
+    page = lab_page.page
+    page.evaluate("void window.jupyterapp.commands.execute('notebook:run-all-cells')")
+    question = page.locator(".jp-Stdin-input")
+    expect(question).to_be_visible()
+    lab_page.screenshot("question")
+    question.fill("Ada")
+    question.press("Enter")
+    expect(page.locator(".jp-OutputArea").last).to_contain_text("Hello, Ada!")
+
+
+def test_interrupt(lab_page: LabPage) -> None:
+    _open(lab_page, f"%%container {IMAGE}\necho ready; exec sleep 600")
+    page = lab_page.page
+    page.evaluate("void window.jupyterapp.commands.execute('notebook:run-all-cells')")
+    output = page.locator(".jp-OutputArea").last
+    expect(output).to_contain_text("ready")
+    page.evaluate("void window.jupyterapp.commands.execute('notebook:interrupt-kernel')")
+    expect(output).to_contain_text("KeyboardInterrupt")
+    lab_page.wait_for_kernel()
+
+
+def test_rich_output_and_two_containers(lab_page: LabPage) -> None:
+    svg = '<svg xmlns="http://www.w3.org/2000/svg" width="80" height="40">'
+    svg += '<rect width="80" height="40" rx="8" fill="#5A3FA0"/></svg>'
+    _open(
+        lab_page,
+        f"%%container --display {IMAGE}\n"
+        f"echo '{svg}' | ctrt-display svg\necho '<b>bold</b> from inside' | ctrt-display html",
+        f"%%container --as one {IMAGE}\necho hello > /greeting",
+        "%%container --in one\ncat /greeting",
+        f"%%container --graph {IMAGE}\ntrue",
+    )
+    lab_page.run_all()
+    page = lab_page.page
+    expect(page.locator(".jp-OutputArea img")).to_have_count(1)
+    expect(page.locator(".jp-OutputArea b")).to_have_text("bold")
+    expect(page.locator(".jp-CodeCell").nth(2)).to_contain_text("hello")
+    lab_page.screenshot("rich")
+    expect(lab_page.view).to_be_visible()
+    lab_page.view.scroll_into_view_if_needed()
+    lab_page.screenshot("picture")
+    assert _faults(lab_page, ".ctrt-view") == []
+    page.get_by_role("tab", name="Containers", exact=True).click()
+    expect(page.locator("#ctrt-world")).to_contain_text("one")
+    lab_page.screenshot("panel")
+    assert _faults(lab_page, "#ctrt-world") == []
+    lab_page.theme("JupyterLab Dark")
+    assert _faults(lab_page, ".ctrt-view") == []
+    assert _faults(lab_page, "#ctrt-world") == []
+    lab_page.screenshot("panel-dark")

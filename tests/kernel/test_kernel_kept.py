@@ -1,0 +1,94 @@
+"""Containers that are kept: `--as` makes one, `--in` runs the next cells in it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from kernel_tools import IMAGE, Kernel, leftovers, wait_until
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+@pytest.fixture
+def one(kernel: Kernel) -> Iterator[Kernel]:
+    outcome = kernel.good(f"%%container --as one {IMAGE}\necho first > /left; echo made")
+    assert outcome.stream("stdout") == "made\n"
+    yield kernel
+    kernel.run("%ctrt stop one")
+
+
+def test_the_next_cell_runs_in_it(one: Kernel) -> None:
+    outcome = one.good(
+        "%%container --in one\ncat /left; id -u; echo $$ > /second\ncat /proc/1/comm"
+    )
+    assert outcome.stream("stdout") == "first\n0\nsh\n"
+    assert one.good("%%container --in one cat /second\n").stream("stdout").strip().isdecimal()
+    assert one.good("%%container --in one cat\nas input").stream("stdout") == "as input\n"
+    assert one.good("%%container --in one -e A=1 -w /etc\necho $A; pwd").stream("stdout") == (
+        "1\n/etc\n"
+    )
+
+
+def test_two_containers_are_two(one: Kernel) -> None:
+    one.good(f"%%container --as two {IMAGE}")
+    one.good("%%container --in two\ntest ! -e /left && echo other > /left")
+    assert one.good("%%container --in one\ncat /left").stream("stdout") == "first\n"
+    assert one.good("%%container --in two\ncat /left").stream("stdout") == "other\n"
+    one.good("%ctrt stop two")
+
+
+def test_a_mount_is_seen_by_the_next_cell(one: Kernel) -> None:
+    one.good(f"%%container --as mounts --cap-add SYS_ADMIN {IMAGE}\nmkdir /m; mount -t tmpfs t /m")
+    seen = one.good("%%container --in mounts\ncat /proc/self/mountinfo").stream("stdout")
+    assert " /m " in seen
+    assert " /m " not in one.good("%%container --in one\ncat /proc/self/mountinfo").stream("stdout")
+    one.good("%ctrt stop mounts")
+
+
+def test_the_same_cell_again_begins_anew(one: Kernel) -> None:
+    one.good("%%container --in one\necho more >> /left")
+    one.good(f"%%container --as one {IMAGE}\necho first > /left")
+    assert one.good("%%container --in one\ncat /left").stream("stdout") == "first\n"
+
+
+def test_all_that_a_cell_can(one: Kernel) -> None:
+    one.good("text = 'put'")
+    outcome = one.good(
+        "%%container --in one --put text=/put --display --out got\n"
+        "#!/usr/bin/env bash\na=(1 2 3); echo ${#a[@]}; cat /put; echo x | ctrt-display html"
+    )
+    assert outcome.displays[0]["text/html"] == "x\n"
+    assert one.good("got").result["text/plain"] == r"'3\nput'"
+    assert one.bad("%%container --in one\nexit 3").endswith("ended with status 3")
+    asked, _ = one.asked("%%container --in one -i\nread a; echo $a", "answer")
+    assert asked.stream("stdout") == "answer\n"
+    one.good("%%container --in one --bg=job\necho behind")
+    assert one.good("job.wait(), job.text()").result["text/plain"] == r"(0, 'behind\n')"
+    graph = one.good("%%container --in one --graph\ntrue").displays[0]
+    assert "image/svg+xml" in graph
+
+
+def test_mistakes(one: Kernel) -> None:
+    assert one.bad("%%container --in oen\ntrue") == (
+        "CtrtError: --in oen: this kernel keeps no container 'oen'; there are one"
+    )
+    assert one.bad("%%container --in one --tmpfs /a\ntrue") == (
+        "CtrtError: container: --tmpfs cannot go with --in: the container is there already, and "
+        "has what it was made with"
+    )
+    assert one.bad(f"%%container --as one --name two {IMAGE}\ntrue").startswith(
+        "CtrtError: container: --name cannot go with --as"
+    )
+
+
+def test_it_ends_with_the_kernel(fresh_kernel: Kernel, store: Path) -> None:
+    fresh_kernel.good(f"%%container --as gone {IMAGE}\ntrue")
+    assert leftovers(store)
+    import os
+    import signal
+
+    os.kill(fresh_kernel.pid, signal.SIGKILL)
+    assert wait_until(lambda: leftovers(store) == [])
