@@ -1,0 +1,263 @@
+"""OCI runtimes on cgroup v2, AppArmor, systemd and with every capability.
+
+Each test is done by crun too: what a runtime that engines trust does here is what is asked of ours.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from vm_bundle import Bundle, config, rootless
+from vm_image import USER
+from vm_machine import Machine, wait_until
+
+MIB = 1 << 20
+LIMITS = {
+    "memory": {"limit": 64 * MIB, "reservation": 32 * MIB, "swap": 96 * MIB},
+    "pids": {"limit": 17},
+    "cpu": {"shares": 512, "quota": 20000, "period": 100000, "cpus": "1"},
+}
+SEEN = {
+    "memory.max": str(64 * MIB),
+    "memory.low": str(32 * MIB),
+    "memory.swap.max": str(32 * MIB),
+    "pids.max": "17",
+    "cpu.max": "20000 100000",
+    "cpuset.cpus": "1",
+}
+WEIGHTS = {"20", "59"}  # of 512 shares: linear, or as newer runtimes have it
+
+
+@pytest.fixture(params=["crun", "ctrt-runtime"])
+def runtime(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+def status_of(text: str) -> dict[str, str]:
+    lines = [line.split(":\t", 1) for line in text.splitlines()]
+    return {line[0]: line[1] for line in lines if len(line) == 2}
+
+
+def test_limits_are_in_the_cgroup_and_seen_from_inside(vm: Machine, runtime: str) -> None:
+    document = config("sh", "-c", "cd /sys/fs/cgroup; grep . $0 cpu.weight", " ".join(SEEN))
+    document["process"]["args"] = [
+        "sh",
+        "-c",
+        f"cd /sys/fs/cgroup; grep . {' '.join(SEEN)} cpu.weight",
+    ]
+    document["linux"]["resources"] = LIMITS
+    document["linux"]["cgroupsPath"] = "/tests/limits"
+    box = Bundle(vm, runtime, document)
+    found = dict(line.split(":", 1) for line in box.run().splitlines())
+    assert found.pop("cpu.weight") in WEIGHTS
+    assert found == SEEN
+    assert vm.run("ls /sys/fs/cgroup/tests/limits").status != 0
+
+
+def test_the_cgroup_is_where_the_configuration_says(vm: Machine, runtime: str) -> None:
+    document = config("sleep", "100")
+    document["linux"]["cgroupsPath"] = "/tests/place"
+    box = Bundle(vm, runtime, document)
+    pid = box.start()
+    assert vm.check(f"cat /proc/{pid}/cgroup") == "0::/tests/place\n"
+    assert str(pid) in vm.check("cat /sys/fs/cgroup/tests/place/cgroup.procs").split()
+    box.delete()
+
+
+def test_files_of_cgroup_v2_are_set_by_their_names(vm: Machine, runtime: str) -> None:
+    document = config("cat", "/sys/fs/cgroup/memory.high")
+    document["linux"]["resources"] = {"unified": {"memory.high": str(40 * MIB)}}
+    assert Bundle(vm, runtime, document).run() == f"{40 * MIB}\n"
+
+
+def test_devices_that_are_not_allowed_cannot_be_opened(vm: Machine, runtime: str) -> None:
+    script = (
+        "mknod /tmp/mem c 1 1; mknod /tmp/full c 1 7; cat /dev/null && echo null;"
+        "head -c1 /tmp/mem >/dev/null; head -c1 /tmp/full >/dev/null && echo full;"
+        "rm -f /tmp/mem /tmp/full"
+    )
+    document = config("sh", "-c", script)
+    document["linux"]["resources"]["devices"] = [
+        {"allow": False, "access": "rwm"},
+        {"allow": True, "type": "c", "access": "m"},
+        {"allow": True, "type": "c", "major": 1, "minor": 7, "access": "rwm"},
+    ]
+    result = Bundle(vm, runtime, document).say("run ID")
+    assert result.out.split() == ["null", "full"]
+    assert "/tmp/mem: Operation not permitted" in result.err
+
+
+def test_update_changes_the_limits_of_a_running_container(vm: Machine, runtime: str) -> None:
+    document = config("sleep", "100")
+    document["linux"]["cgroupsPath"] = "/tests/update"
+    document["linux"]["resources"] = LIMITS
+    box = Bundle(vm, runtime, document)
+    box.start()
+    change = '{"memory": {"limit": 33554432, "swap": 67108864}, "pids": {"limit": 9}}'
+    assert box.say("update --resources - ID", stdin=change).status == 0
+    found = vm.check("cd /sys/fs/cgroup/tests/update; cat memory.max pids.max cpu.max").split()
+    assert found == ["33554432", "9", "20000", "100000"]
+    box.delete()
+
+
+def test_pause_freezes_the_cgroup(vm: Machine, runtime: str) -> None:
+    document = config("sleep", "100")
+    document["linux"]["cgroupsPath"] = "/tests/pause"
+    box = Bundle(vm, runtime, document)
+    box.start()
+    assert box.say("pause ID").status == 0
+    events = "/sys/fs/cgroup/tests/pause/cgroup.events"
+    wait_until(vm, f"grep -q 'frozen 1' {events}")
+    assert box.state()["status"] == "paused"
+    assert box.say("resume ID").status == 0
+    wait_until(vm, f"grep -q 'frozen 0' {events}")
+    assert box.state()["status"] == "running"
+    box.delete()
+    assert vm.run("ls /sys/fs/cgroup/tests/pause").status != 0
+
+
+def test_delete_force_ends_every_process_of_the_cgroup(vm: Machine, runtime: str) -> None:
+    document = config("sh", "-c", "sleep 1234 & sleep 1234 & wait")
+    kept = [space for space in document["linux"]["namespaces"] if space["type"] != "pid"]
+    document["linux"]["namespaces"] = kept  # so that no pid namespace does it
+    document["linux"]["cgroupsPath"] = "/tests/end"
+    box = Bundle(vm, runtime, document)
+    box.start()
+    wait_until(vm, "test $(pgrep -fc '^sleep 1234') = 2")
+    box.delete()
+    wait_until(vm, "! pgrep -f '^sleep 1234'")
+    assert vm.run("ls /sys/fs/cgroup/tests/end").status != 0
+
+
+def test_hard_limits_are_raised_with_sys_resource(vm: Machine, runtime: str) -> None:
+    limits = [{"type": "RLIMIT_NOFILE", "soft": 1048576, "hard": 1048576}]
+    document = config("sh", "-c", "ulimit -Sn; ulimit -Hn; cat /proc/self/oom_score_adj",
+                      rlimits=limits, oomScoreAdj=-500)  # fmt: skip
+    assert Bundle(vm, runtime, document).run().split() == ["1048576", "1048576", "-500"]
+
+
+PROFILE = """
+profile ctrt-box flags=(attach_disconnected) {
+  file,
+  capability,
+  mount,
+  signal,
+  deny /tmp/forbidden w,
+}
+"""
+
+
+@pytest.fixture(scope="module")
+def profile(vm: Machine) -> str:
+    vm.check("apparmor_parser -r", stdin=PROFILE)
+    return "ctrt-box"
+
+
+def test_apparmor_confines_the_process(vm: Machine, runtime: str, profile: str) -> None:
+    script = "cat /proc/self/attr/current; echo >/tmp/allowed && echo allowed; echo >/tmp/forbidden"
+    document = config("sh", "-c", script, apparmorProfile=profile)
+    result = Bundle(vm, runtime, document).say("run ID")
+    assert result.out.splitlines() == ["ctrt-box (enforce)", "allowed"]
+    assert "/tmp/forbidden: Permission denied" in result.err
+
+
+def test_apparmor_is_seen_from_outside_and_kept_by_exec(
+    vm: Machine, runtime: str, profile: str
+) -> None:
+    box = Bundle(vm, runtime, config("sleep", "100", apparmorProfile=profile))
+    pid = box.start()
+    assert vm.check(f"cat /proc/{pid}/attr/current") == "ctrt-box (enforce)\n"
+    inside = box.say("exec ID cat /proc/self/attr/current")
+    assert inside.out == "ctrt-box (enforce)\n", inside
+    box.delete()
+
+
+def test_an_unknown_apparmor_profile_is_named(vm: Machine, runtime: str) -> None:
+    box = Bundle(vm, runtime, config("true", apparmorProfile="ctrt-nowhere"))
+    result = box.say("run ID")
+    assert result.status != 0
+    if runtime == "ctrt-runtime":
+        assert "ctrt-nowhere" in result.err
+        assert "Traceback" not in result.err
+    assert box.id not in box.say("list").out
+
+
+# --- systemd -------------------------------------------------------------------------------------
+
+
+def test_systemd_makes_the_scope_of_a_container_of_root(systemd_vm: Machine, runtime: str) -> None:
+    document = config("sleep", "100")
+    document["linux"]["cgroupsPath"] = "system.slice:tests:scoped"
+    document["linux"]["resources"] = LIMITS
+    box = Bundle(systemd_vm, runtime, document, flags="--systemd-cgroup")
+    pid = box.start()
+    group = systemd_vm.check(f"cat /proc/{pid}/cgroup").strip().removeprefix("0::")
+    shown = systemd_vm.check("systemctl show -p Delegate tests-scoped.scope")
+    limits = systemd_vm.check(f"cd /sys/fs/cgroup{group}; cat memory.max pids.max cpu.max")
+    box.delete()
+    assert group.startswith("/system.slice/tests-scoped.scope")
+    assert shown == "Delegate=yes\n"
+    assert limits.split() == [str(64 * MIB), "17", "20000", "100000"]
+    wait_until(systemd_vm, "! systemctl is-active -q tests-scoped.scope")
+
+
+def test_an_ordinary_user_is_limited_through_its_own_systemd(
+    systemd_vm: Machine, runtime: str
+) -> None:
+    document = rootless("sh", "-c", "cd /sys/fs/cgroup; cat memory.max pids.max cpu.max")
+    document["linux"]["cgroupsPath"] = "user.slice:tests:rootless"
+    limits: dict[str, Any] = {**LIMITS, "cpu": {"quota": 20000, "period": 100000}}
+    document["linux"]["resources"] = limits
+    box = Bundle(systemd_vm, runtime, document, flags="--systemd-cgroup", user=USER)
+    assert box.run().split() == [str(64 * MIB), "17", "20000", "100000"]
+
+
+def test_an_ordinary_user_runs_without_the_help_of_systemd(
+    systemd_vm: Machine, runtime: str
+) -> None:
+    document = rootless("cat", "/proc/self/cgroup")
+    assert Bundle(systemd_vm, runtime, document, user=USER).run() == "0::/\n"
+
+
+# --- SELinux -------------------------------------------------------------------------------------
+
+LABEL = "system_u:system_r:box_t:s0:c1,c2"
+FILE_LABEL = "system_u:object_r:box_file_t:s0:c1,c2"
+
+
+def test_selinux_confines_the_process_and_labels_its_mounts(
+    selinux_vm: Machine, runtime: str
+) -> None:
+    script = (
+        "cat /proc/self/attr/current; echo; stat -c %C /dev/shm;"
+        "echo >/dev/shm/allowed && echo allowed; echo >/tmp/forbidden"
+    )
+    document = config("sh", "-c", script, selinuxLabel=LABEL)
+    document["linux"]["mountLabel"] = FILE_LABEL
+    result = Bundle(selinux_vm, runtime, document).say("run ID")
+    assert result.out.replace("\0", "").split() == [LABEL, FILE_LABEL, "allowed"], result
+    assert "/tmp/forbidden: Permission denied" in result.err
+
+
+def test_selinux_label_is_seen_from_outside_and_kept_by_exec(
+    selinux_vm: Machine, runtime: str
+) -> None:
+    document = config("sleep", "100", selinuxLabel=LABEL)
+    document["linux"]["mountLabel"] = FILE_LABEL
+    box = Bundle(selinux_vm, runtime, document)
+    pid = box.start()
+    assert selinux_vm.check(f"cat /proc/{pid}/attr/current").rstrip("\0") == LABEL
+    inside = box.say("exec ID cat /proc/self/attr/current")
+    box.delete()
+    assert inside.out.rstrip("\0") == LABEL, inside
+
+
+def test_an_unknown_selinux_label_is_named(selinux_vm: Machine, runtime: str) -> None:
+    label = "system_u:system_r:nowhere_t:s0"
+    box = Bundle(selinux_vm, runtime, config("true", selinuxLabel=label))
+    result = box.say("run ID")
+    assert result.status != 0
+    if runtime == "ctrt-runtime":
+        assert "nowhere_t" in result.err
+        assert "Traceback" not in result.err
