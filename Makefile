@@ -11,13 +11,15 @@ CTRT_CACHE ?= $(HOME)/.cache/ctrt-tests
 export CTRT_CACHE
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-SOURCES := $(shell find ctrt kernel labextension/src -name '*.py' -o -name '*.ts' -o -name '*.sh' \
-	-o -name 'kernel.json' 2>/dev/null) pyproject.toml README.md \
+SOURCES := $(shell find ctrt kernel labextension/src labextension/schema -name '*.py' -o -name '*.ts' -o -name '*.sh' \
+	-o -name '*.json' 2>/dev/null) pyproject.toml README.md \
 	labextension/package.json labextension/package-lock.json labextension/tsconfig.json
 PYTEST := $(BIN)/python -m pytest
 
-.PHONY: help demo lab test lint format test-unit test-root test-rootless test-registry \
-	test-kernel test-notebooks test-browser test-labextension benchmarks tour clean
+FOLDERS := unit images registry runtime seeing kernel notebooks browser peers vm
+
+.PHONY: help demo lab test lint format test-root test-rootless $(FOLDERS:%=test-%) \
+	test-labextension benchmarks tour clean
 
 help: ## list the tasks
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 26
@@ -60,7 +62,7 @@ tour: $(BUILD)/.test ## run the tour and store its outputs in the notebook
 test: ## install what the tests need and run them all
 	@sh tests/system-packages test
 	@$(MAKE) --no-print-directory lint test-labextension
-	$(PYTEST) tests
+	$(PYTEST) -n 2 --dist loadgroup tests
 
 lint: $(BUILD)/.test ## formatting, linting, types and the import rule
 	$(BIN)/ruff format --check .
@@ -75,7 +77,7 @@ format: $(BUILD)/.test ## format the Python and TypeScript code
 test-labextension: $(BUILD)/.wheel ## lint, types and unit tests of the JupyterLab side
 	cd labextension && npm run --silent lint && npm run --silent test
 
-test-unit test-registry test-kernel test-notebooks test-browser: test-%: $(BUILD)/.test
+$(FOLDERS:%=test-%): test-%: $(BUILD)/.test
 	$(PYTEST) tests/$*
 
 test-root: $(BUILD)/.test
@@ -87,6 +89,10 @@ test-rootless: $(BUILD)/.test
 benchmarks: $(BUILD)/.test ## measure against crun, runc and podman, and print the table
 	@sh tests/system-packages benchmarks
 	$(BIN)/python tests/benchmarks/start.py
+	$(BIN)/python tests/benchmarks/runtime.py
+	$(BIN)/python tests/benchmarks/pull.py
+	$(BIN)/python tests/benchmarks/seeing.py
+	$(BIN)/python tests/benchmarks/notebook.py
 
 clean: ## remove what was built
 	rm -rf $(VENV) $(BUILD) labextension/dist labextension/lib kernel/ctrt_kernel/static

@@ -6,6 +6,7 @@ environment that they can read.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import pwd
 import shutil
@@ -13,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,16 +22,21 @@ import pytest
 
 PROJECT = Path(__file__).resolve().parent.parent
 CACHE = Path(os.environ.get("CTRT_CACHE", Path.home() / ".cache" / "ctrt-tests"))
+ROOT_ONLY = {"images", "peers", "root", "rootless", "runtime", "seeing", "start", "vm"}
 USERS = {"subordinate": "ctrt-test-sub", "single": "ctrt-test-one"}
 SUBORDINATE_START = 1_600_000_000
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        # A folder's tests share what is dear to make, so one worker of pytest-xdist has them all.
+        folder = Path(item.path).relative_to(PROJECT / "tests").parts[0]
+        item.add_marker(pytest.mark.xdist_group(folder))
     if os.geteuid() == 0:
         return
     skip = pytest.mark.skip(reason="root is needed here, and the tests run as an ordinary user")
     for item in items:
-        if {"root", "rootless", "start"} & set(Path(item.path).relative_to(PROJECT).parts):
+        if ROOT_ONLY & set(Path(item.path).relative_to(PROJECT).parts):
             item.add_marker(skip)
 
 
@@ -79,7 +86,21 @@ class World(NamedTuple):
         return self.run(str(self.bin / "ctrt"), *words, stdin=stdin)
 
 
+@contextmanager
+def locked(name: str) -> Iterator[None]:
+    """Only one worker at a time, for what all of them share."""
+    CACHE.mkdir(parents=True, exist_ok=True)
+    with open(CACHE / f"{name}.lock", "w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
 def _have_user(name: str, subordinate: bool) -> None:
+    with locked("users"):
+        _make_user(name, subordinate)
+
+
+def _make_user(name: str, subordinate: bool) -> None:
     try:
         pwd.getpwnam(name)
     except KeyError:
@@ -108,11 +129,17 @@ def user_bin() -> Path:
     environment = Path("/var/tmp") / f"ctrt-tests-{sys.version_info[0]}{sys.version_info[1]}"
     python = environment / "bin" / "python"
     wheel = next((PROJECT / "build" / "wheel").glob("ctrt-*.whl"))
-    if not python.exists():
-        subprocess.run(["/usr/bin/python3", "-m", "venv", environment], check=True)
-    pip = [str(python), "-m", "pip", "install", "--quiet"]
-    subprocess.run([*pip, f"ctrt[jupyter] @ {wheel.as_uri()}", "nbval", "pytest"], check=True)
-    subprocess.run([*pip, "--no-deps", "--force-reinstall", str(wheel)], check=True)
+    known = environment / "installed"
+    identity = f"{wheel} {wheel.stat().st_mtime_ns}"
+    with locked("environment"):
+        if not known.exists() or known.read_text() != identity:
+            if not python.exists():
+                subprocess.run(["/usr/bin/python3", "-m", "venv", environment], check=True)
+            pip = [str(python), "-m", "pip", "install", "--quiet"]
+            packages = [f"ctrt[jupyter] @ {wheel.as_uri()}", "nbval", "pytest"]
+            subprocess.run([*pip, *packages], check=True)
+            subprocess.run([*pip, "--no-deps", "--force-reinstall", str(wheel)], check=True)
+            known.write_text(identity)
     return environment / "bin"
 
 

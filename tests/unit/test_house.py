@@ -61,6 +61,8 @@ def test_the_executor_knows_no_planning():
     assert {name for name in loaded_by("ctrt.runtime.executor") if name.startswith("ctrt")} == {
         *("ctrt", "ctrt.linux", "ctrt.linux.calls", "ctrt.linux.clib", "ctrt.linux.capabilities"),
         *("ctrt.runtime", "ctrt.runtime.executor", "ctrt.runtime.operations"),
+        *(f"ctrt.runtime.operations.{name}" for name in ("context", "host", "mounts")),
+        *("ctrt.runtime.operations.namespaces", "ctrt.runtime.operations.process"),
     }
 
 
