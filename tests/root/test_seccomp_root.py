@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import errno
 import json
+import marshal
 import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
+import ctrt
 from ctrt.linux import filters, profiles, seccomp
 from ctrt.runtime import seccomp_default, seccomp_notify
-from ctrt.runtime.executor import StartError, execute
+from ctrt.runtime.executor import StartError
 from ctrt.runtime.plan import INSIDE, OUTSIDE, Plan, Step
 
 PYTHON = os.path.realpath(sys.executable)
@@ -42,21 +45,35 @@ def run(loading, *program, about=None, channel=False, privileged=False):
     steps.append(Step("process", INSIDE, inside, why="", source=""))
     steps += loading
     steps.append(Step("exec", INSIDE, [("exec", program, ("PATH=/bin",))], why="", source=""))
-    read, write = os.pipe()
-    null = os.open("/dev/null", os.O_RDWR)
-    fds = {"stdin": null, "stdout": write, "stderr": write}
-    try:
-        started = execute(Plan(steps).wire(), fds, about=about)
-    except BaseException:
-        os.close(read)
-        raise
-    finally:
-        os.close(write)
-        os.close(null)
-    os.close(started.pidfd)
-    with os.fdopen(read) as output:
-        said = output.read()
-    return os.waitstatus_to_exitcode(os.waitpid(started.pid, 0)[1]), said
+    # The test runner has threads, and a process with threads must not clone.
+    done = subprocess.run(
+        [sys.executable, "-c", EXECUTE, PROJECT],
+        input=marshal.dumps((Plan(steps).wire(), about)),
+        capture_output=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.stderr.startswith(b"["), done.stderr.decode()
+    kind, *answer = json.loads(done.stderr)
+    if kind == "failed":
+        raise StartError(*answer)
+    return answer[0], done.stdout.decode()
+
+
+PROJECT = str(Path(ctrt.__file__).resolve().parents[1])
+EXECUTE = """
+import json, marshal, os, sys
+sys.path.insert(0, sys.argv[1])
+from ctrt.runtime.executor import StartError, execute
+wire, about = marshal.loads(sys.stdin.buffer.read())
+null = os.open("/dev/null", os.O_RDWR)
+try:
+    started = execute(wire, {"stdin": null, "stdout": 1, "stderr": 1}, about=about)
+    status = os.waitstatus_to_exitcode(os.waitpid(started.pid, 0)[1])
+    print(json.dumps(["ended", status]), file=sys.stderr)
+except StartError as error:
+    print(json.dumps(["failed", error.step, error.call, error.errno, error.words]), file=sys.stderr)
+"""
 
 
 def under(found, code, *, flags=0, privileged=False):

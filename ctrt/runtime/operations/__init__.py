@@ -29,7 +29,7 @@ _ELSEWHERE = {
     "cgroup_": "ctrt.runtime.cgroup_operations",
     "seccomp_": "ctrt.runtime.seccomp_notify",
     **dict.fromkeys(
-        "bind_cgroup idmap like_target move_device move_root open_id_maps".split(),
+        "bind_cgroup idmap label_top like_target move_device move_root open_id_maps".split(),
         "ctrt.runtime.operations.special",
     ),
     **dict.fromkeys(

@@ -79,7 +79,10 @@ def clone(
         context.pid, context.pidfd = k.clone3(flags | k.CLONE_FILES, into)
         return context.pid
     answer, tell = os.pipe()
-    between, pidfd = k.clone3(k.CLONE_FILES)
+    # It is born in the cgroup already, and its child inherits that: from within the container's
+    # cgroup namespace nothing may be moved across its border where cgroup v2 is mounted with
+    # nsdelegate, as systemd does; clone3 then says ENOENT.
+    between, pidfd = k.clone3(k.CLONE_FILES, into)
     if between == 0:
         message: tuple[int, int, int, str]
         try:
@@ -89,7 +92,7 @@ def clone(
                 # Who is in those namespaces already must not look into this process.
                 k.prctl(k.PR_SET_DUMPABLE, 0)
             _join(context, joins)
-            pid, child = k.clone3(flags | k.CLONE_FILES | k.CLONE_PARENT, into)
+            pid, child = k.clone3(flags | k.CLONE_FILES | k.CLONE_PARENT)
             if pid == 0:
                 return 0
             message = (pid, child, 0, "")

@@ -85,6 +85,15 @@ def like_target(context: Context, name: str, path: str, contents: bool) -> None:
         os.close(target)
 
 
+def label_top(context: Context, name: str, label: str) -> None:
+    """Give the top directory of a named mount an SELinux label of its own: xattr(7)."""
+    top = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=context.fds[name])
+    try:
+        os.setxattr(top, "security.selinux", label.encode())
+    finally:
+        os.close(top)
+
+
 def _copy_directory(source: int, target: int) -> None:
     """Copy the entries of one open directory into another, with owners, modes and links."""
     nofollow = os.O_NOFOLLOW | os.O_CLOEXEC
@@ -208,6 +217,7 @@ def move_device(context: Context, device: str, name: str) -> None:
 OPERATIONS: dict[str, Callable[..., None]] = {
     "bind_cgroup": bind_cgroup,
     "idmap": idmap,
+    "label_top": label_top,
     "like_target": like_target,
     "move_device": move_device,
     "move_root": move_root,

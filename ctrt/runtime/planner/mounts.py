@@ -226,7 +226,7 @@ class Mounts:
         data = list(options.data)
         if fstype == "devpts" and not any(key == "newinstance" for key, _ in data):
             pass  # every mount of devpts is an instance of its own since Linux 4.7
-        if label and fstype in ("tmpfs", "devpts", "mqueue", "ramfs"):
+        if label and fstype in ("tmpfs", "devpts", "ramfs"):
             data.append(("context", label))
         instead = ""
         if fstype == "sysfs" and "network" not in spaces.new:
@@ -244,6 +244,9 @@ class Mounts:
         if instead or source not in ("", "none", fstype, kind):
             call = (*call, source or fstype, instead)
         calls: list[Call] = [call]
+        if label and fstype == "mqueue":
+            # Its files exist since the namespace does: the kernel takes no context= any more.
+            calls.append(("label_top", "mount", label))
         if fstype == "tmpfs" and (options.copy or not any(key == "mode" for key, _ in data)):
             calls.append(("like_target", "mount", destination, options.copy))
         calls.append(attach_call("mount", destination, options, fstype in ("proc", "sysfs")))
