@@ -27,6 +27,7 @@ USERS = {"subordinate": "ctrt-test-sub", "single": "ctrt-test-one"}
 SUBORDINATE_START = 1_600_000_000
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist looks at the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         # A folder's tests share what is dear to make, so one worker of pytest-xdist has them all.
@@ -150,6 +151,18 @@ def homes() -> Iterator[Path]:
     path.chmod(0o755)
     yield path
     shutil.rmtree(path)
+
+
+@pytest.fixture(scope="session")
+def podman() -> Iterator[list[str]]:
+    """The words that run podman on a store of its own (its paths may not be long)."""
+    if not shutil.which("podman") or os.geteuid() != 0:
+        pytest.skip("needs podman as root")
+    place = tempfile.mkdtemp(prefix="ctrt-podman-")
+    words = ["podman", "--root", f"{place}/p", "--runroot", f"{place}/r", "--storage-driver", "vfs"]
+    yield words
+    subprocess.run([*words, "rmi", "-a", "-f"], capture_output=True, check=False)
+    shutil.rmtree(place, ignore_errors=True)
 
 
 def _world(name: str, homes: Path, binaries: Path) -> Iterator[World]:

@@ -175,10 +175,9 @@ def test_the_same_tree_as_umoci_makes(layout: dict[str, Any], name: str) -> None
 
 
 @pytest.mark.parametrize("name", ["torture", "debian"])
-def test_the_same_tree_as_podman_makes(layout: dict[str, Any], name: str) -> None:
-    needs("podman")
-    podman = ["podman", "--root", f"{layout['place']}/podman", "--runroot",
-              f"{layout['place']}/run", "--storage-driver=vfs"]  # fmt: skip
+def test_the_same_tree_as_podman_makes(
+    layout: dict[str, Any], name: str, podman: list[str]
+) -> None:
     identity = run(*podman, "pull", "-q", f"oci:{layout['place']}/oci:{name}").strip()
     place = run(*podman, "image", "mount", identity).strip()
     try:

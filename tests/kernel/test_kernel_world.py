@@ -60,7 +60,7 @@ def panel(kernel: Kernel) -> Iterator[Panel]:
 def test_the_world(kernel: Kernel, panel: Panel) -> None:
     panel.say(type="visible", seconds=0.5)
     world = panel.hear("world")
-    assert [image["name"] for image in world["images"]] == [IMAGE]
+    assert IMAGE in [image["name"] for image in world["images"]]
     assert world["containers"] == world["sandboxes"] == []
     kernel.send(f"%%container --bg=job --name seen {IMAGE}\necho hello; sleep 600")
     (container,) = panel.world_with("seen")["containers"]

@@ -8,7 +8,6 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -79,18 +78,6 @@ def start_registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callabl
     for child in running:
         child.send_signal(signal.SIGTERM)
         child.wait()
-
-
-@pytest.fixture(scope="session")
-def podman() -> Iterator[list[str]]:
-    """The words that run podman on a store of its own (its paths may not be long)."""
-    if not shutil.which("podman") or os.geteuid() != 0:
-        pytest.skip("needs podman as root")
-    place = tempfile.mkdtemp(prefix="ctrt-podman-")
-    words = ["podman", "--root", f"{place}/p", "--runroot", f"{place}/r", "--storage-driver", "vfs"]
-    yield words
-    subprocess.run([*words, "rmi", "-a", "-f"], capture_output=True, check=False)
-    shutil.rmtree(place, ignore_errors=True)
 
 
 def run(*command: str) -> str:

@@ -43,7 +43,7 @@ def project(user_bin: Path) -> bytes:
     )
     environment = user_bin.parent.resolve()
     buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w") as archive:
+    with tarfile.open(fileobj=buffer, mode="w:gz", compresslevel=1) as archive:
         for name in found.stdout.splitlines():
             path = Path(name)
             if path.exists() and "share" not in path.relative_to(environment).parts:
@@ -58,7 +58,7 @@ def store(user_bin: Path) -> bytes:
         words = ["--root", root, "image", "from-host", "--name", "localhost/test/box", "busybox"]
         subprocess.run([user_bin / "ctrt", *words], check=True, capture_output=True)
         buffer = io.BytesIO()
-        with tarfile.open(fileobj=buffer, mode="w") as archive:
+        with tarfile.open(fileobj=buffer, mode="w:gz", compresslevel=1) as archive:
             archive.add(root, ".")
     return buffer.getvalue()
 
@@ -83,10 +83,10 @@ def _fixture(flavour: str) -> Callable[..., Machine]:
     @pytest.fixture(scope="session", name=fixture_name(flavour))
     def machine(machines: dict[str, Machine], project: bytes, store: bytes) -> Machine:
         found = machines[flavour]
-        found.check("tar", "-C", "/opt/ctrt", "-x", stdin=project)
+        found.check("tar", "-C", "/opt/ctrt", "-xz", stdin=project)
         for user in (None, USER, OTHER_USER):
             home = "/var/lib/ctrt" if user is None else f"/home/{user}/.local/share/ctrt"
-            found.check(f"mkdir -p {home} && tar -C {home} -x", stdin=store)
+            found.check(f"mkdir -p {home} && tar -C {home} -xz", stdin=store)
             if user is not None:
                 found.check(f"chown -R {user}: /home/{user}")
         return found

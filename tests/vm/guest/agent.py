@@ -29,7 +29,7 @@ def port_path() -> str:
 class Port:
     def __init__(self) -> None:
         self.descriptor = os.open(port_path(), os.O_RDWR | os.O_CLOEXEC)
-        self.buffer = b""
+        self.buffer = bytearray()  # grows in place: a port gives a page at a time
 
     def _more(self) -> None:
         data = os.read(self.descriptor, 1 << 16)
@@ -40,13 +40,16 @@ class Port:
     def line(self) -> bytes:
         while b"\n" not in self.buffer:
             self._more()
-        line, _, self.buffer = self.buffer.partition(b"\n")
+        size = self.buffer.index(b"\n")
+        line = bytes(self.buffer[:size])
+        del self.buffer[: size + 1]
         return line
 
-    def bytes(self, size: int) -> bytes:
+    def take(self, size: int) -> bytes:
         while len(self.buffer) < size:
             self._more()
-        data, self.buffer = self.buffer[:size], self.buffer[size:]
+        data = bytes(self.buffer[:size])
+        del self.buffer[:size]
         return data
 
     def send(self, data: bytes) -> None:
@@ -90,7 +93,7 @@ def main() -> None:
     port = Port()
     while True:
         order = json.loads(port.line())
-        status, out, err = run(order, port.bytes(order["stdin"]))
+        status, out, err = run(order, port.take(order["stdin"]))
         head = json.dumps({"status": status, "out": len(out), "err": len(err)})
         port.send(head.encode() + b"\n" + out + err)
 
