@@ -28,6 +28,8 @@ def test_limits_are_seen_from_inside(systemd_vm: Machine, user: str | None, runt
 
 
 def test_pause_works_where_the_freezer_is_delegated(systemd_vm: Machine, user: str | None) -> None:
+    if user is None:
+        pytest.skip("root pauses on every machine: tests/peers")
     runtime = "/opt/ctrt/bin/ctrt-runtime"
     out = systemd_vm.check(
         f"""
