@@ -125,6 +125,7 @@ _NUMBERS = {
         "seccomp": 317,
         "ptrace": 101,
         "keyctl": 250,
+        "rt_sigaction": 13,
     },
     "aarch64": {
         "pivot_root": 41,
@@ -133,6 +134,7 @@ _NUMBERS = {
         "seccomp": 277,
         "ptrace": 117,
         "keyctl": 219,
+        "rt_sigaction": 134,
     },
 }
 _COMMON = {
@@ -401,6 +403,7 @@ _socket = _function("socket", C_INT, C_INT, C_INT)
 _ioctl = _function("ioctl", C_INT, C_ULONG, C_TEXT)
 _seccomp = _syscall("seccomp", C_UINT, C_UINT, C_POINTER)
 _ptrace = _syscall("ptrace", C_LONG, C_LONG, C_LONG, C_LONG)
+_rt_sigaction = _syscall("rt_sigaction", C_LONG, C_TEXT, C_LONG, C_LONG)
 _keyctl = _syscall("keyctl", C_INT, C_TEXT)
 _capget = _syscall("capget", C_POINTER, C_POINTER)
 _capset = _syscall("capset", C_POINTER, C_POINTER)
@@ -445,6 +448,14 @@ def join_session_keyring(name: str) -> int:
 def ptrace(request: int, pid: int = 0) -> None:
     """Trace a process, as far as PTRACE_TRACEME and PTRACE_DETACH go: ptrace(2)."""
     _ptrace(request, pid, 0, 0)
+
+
+def default_signal(number: int) -> None:
+    """Give a signal its default disposition, also one that the C library keeps to itself.
+
+    Source: rt_sigaction(2), signal(7). Handlers that Python knows of are not told.
+    """
+    _rt_sigaction(number, bytes(32), 0, 8)
 
 
 def namespace_type(descriptor: int) -> int:

@@ -159,6 +159,9 @@ def everything():
         rootfsPropagation="rshared",
     )
     hybrid = Host(uid=0, gid=0, privileged=True, cgroup_v1=(("pids", "cgroup", (("pids", ""),)),))
+    labelled = Host(uid=0, gid=0, privileged=True, modules=("selinux",))
+    queue = {"destination": "/dev/mqueue", "type": "mqueue", "source": "mqueue"}
+    yield bundle(mounts=[queue], keywords={"host": labelled}, mountLabel="u:object_r:box_t:s0")
     yield bundle(
         mounts=[CGROUP],
         keywords={"host": hybrid, "config": {"hostname": ""}},

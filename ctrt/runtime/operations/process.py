@@ -37,15 +37,13 @@ def stdio(context: Context) -> None:
 
 
 def signals(context: Context) -> None:
-    """Default dispositions and an empty mask: Python ignores two, and exec would keep that."""
-    for number in (
-        _signal.SIGPIPE,
-        _signal.SIGXFSZ,
-        _signal.SIGHUP,
-        _signal.SIGINT,
-        _signal.SIGTERM,
-    ):
-        _signal.signal(number, _signal.SIG_DFL)
+    """Default dispositions and an empty mask: what is ignored stays so in an exec (signal(7)).
+
+    Python ignores two; the caller may have ignored any, also 32 and 33, which libc hides.
+    """
+    for number in range(1, 65):
+        if number not in (9, 19):
+            k.default_signal(number)
     _signal.pthread_sigmask(_signal.SIG_SETMASK, ())
 
 
