@@ -100,14 +100,19 @@ class Temporary:
         while True:
             self.path = os.path.join(parent, os.urandom(8).hex())
             os.mkdir(self.path, 0o700)
-            self._fd = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            # A cleaner may come between mkdir and open, or between open and flock: then we
+            # take another name.
+            try:
+                self._fd = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            except FileNotFoundError:
+                continue
             try:
                 fcntl.flock(self._fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
                 if os.fstat(self._fd).st_nlink:
                     return
             except BlockingIOError:
                 pass
-            os.close(self._fd)  # a cleaner came between mkdir and flock; take another name
+            os.close(self._fd)
 
     def __enter__(self) -> Self:
         return self

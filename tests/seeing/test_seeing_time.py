@@ -22,7 +22,11 @@ def test_a_process_and_its_container_differ_in_just_this():
         changes = difference(snapshot(plain), snapshot(apart))
         assert {c.what for c in changes if c.kind == "namespace"} == {"mnt", "net"}
         assert {c.kind for c in changes} <= {"namespace", "mount"}
-        same = difference(snapshot(apart), snapshot(apart))
+        for _ in range(10):
+            # A mount goes from every namespace when somebody removes its directory (rmdir(2)).
+            same = difference(snapshot(apart), snapshot(apart))
+            if not same:
+                break
         assert same == ()
 
 
