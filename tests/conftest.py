@@ -14,7 +14,8 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from glob import glob
 from pathlib import Path
 from typing import NamedTuple
 
@@ -96,6 +97,21 @@ def locked(name: str) -> Iterator[None]:
     with open(CACHE / f"{name}.lock", "w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
+
+
+ENGINES_CGROUPS = ("ctrt", "ctrt-tests", "default", "libpod_parent", "peers")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cgroups_as_before() -> Iterator[None]:
+    """Engines leave the cgroup that their containers' cgroups are in: remove those, once empty."""
+    places = [f"{tree}/{name}" for tree in glob("/sys/fs/cgroup/*") for name in ENGINES_CGROUPS]
+    known = {place for place in places if os.path.isdir(place)}
+    yield
+    for place in places:
+        if place not in known:
+            with suppress(OSError):
+                os.rmdir(place)
 
 
 def _have_user(name: str, subordinate: bool) -> None:

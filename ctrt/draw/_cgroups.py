@@ -9,12 +9,12 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, NamedTuple
 
-from ctrt.draw import _labels as labels
 from ctrt.draw._measure import fit, visible, width
 from ctrt.draw._scene import Column, Detail, Edge, Node, Picture, Raw, Row, Scene
 from ctrt.draw._sheet import LABEL_SIZE, LONGEST, MARGIN, SUB_SIZE, Sheet, tidy
 from ctrt.draw._text import Block, Line
 from ctrt.observe import Unknown
+from ctrt.words import plural
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -290,7 +290,7 @@ def _draw(sheet: Sheet, entries: list[Entry]) -> tuple[float, float]:
 
 def _sentence(forest: Forest, entries: list[Entry]) -> str:
     count = sum(entry.depth >= 0 for entry in entries)
-    words = f"{labels.plural(count, 'cgroup')} of {labels.plural(len(forest), 'tree')}."
+    words = f"{plural(count, 'cgroup')} of {plural(len(forest), 'tree')}."
     limited = [entry for entry in entries if entry.limits]
     if limited:
         words += " " + "; ".join(f"{e.label}: {e.limits}" for e in limited[:3]) + "."

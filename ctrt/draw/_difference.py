@@ -10,6 +10,7 @@ from ctrt.draw._measure import fit, visible, width
 from ctrt.draw._scene import Cell, Column, Detail, Node, Picture, Row, Scene
 from ctrt.draw._sheet import HEAD_SIZE, MARGIN, ROW_SIZE, Sheet, tidy
 from ctrt.draw._text import Block, Line
+from ctrt.words import plural
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -54,7 +55,7 @@ def difference(
     table: list[tuple[str, str | None, int, tuple[str, str, str], str, Detail]] = []
     for kind, found in grouped.items():
         word, man, command = _KINDS.get(kind, (kind, "proc(5)", ""))
-        about = Detail(f"{labels.plural(len(found), 'change')} of {word}.", (), man, command)
+        about = Detail(f"{plural(len(found), 'change')} of {word}.", (), man, command)
         table.append((kind, None, 0, (f"{word} ({len(found)})", "", ""), "", about))
         for number, change in enumerate(found, 1):
             cells = (change.what, _value(change, 0, ids), _value(change, 1, ids))

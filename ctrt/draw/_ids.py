@@ -16,7 +16,8 @@ from ctrt.draw._scene import Column, Detail, Edge, Node, Picture, Raw, Row, Scen
 from ctrt.draw._sheet import BOX_SIZE, LABEL_SIZE, MARGIN, SUB_SIZE, Sheet, tidy
 from ctrt.draw._text import Block, Line
 from ctrt.linux.processes import IdRange
-from ctrt.observe import Unknown
+from ctrt.observe import Unknown, compose
+from ctrt.words import plural
 
 if TYPE_CHECKING:
     from ctrt.observe import Snapshot
@@ -104,25 +105,11 @@ def _levels(snapshot: Snapshot, inodes: bool) -> list[Level]:
         uid, gid = user.uid_map, user.gid_map
         outer = snapshot.users[index - 1] if index > 1 else None
         if outer is not None and not isinstance(outer.uid_map, Unknown):
-            uid = _relative(uid, outer.uid_map)
+            uid = compose(uid, outer.uid_map)
         if outer is not None and not isinstance(outer.gid_map, Unknown):
-            gid = _relative(gid, outer.gid_map)
+            gid = compose(gid, outer.gid_map)
         found.append(Level(name, index == 0, uid, gid, ""))
     return found or [Level("user[host]", True, (), (), "")]
-
-
-def _relative(inner: tuple[IdRange, ...], outer: tuple[IdRange, ...]) -> tuple[IdRange, ...]:
-    """Two maps to the same third namespace as one map between the two."""
-    made = []
-    for a in inner:
-        for b in outer:
-            start = max(a.outside, b.outside)
-            end = min(a.outside + a.length, b.outside + b.length)
-            if start < end:
-                made.append(
-                    IdRange(a.inside + start - a.outside, b.inside + start - b.outside, end - start)
-                )
-    return tuple(sorted(made))
 
 
 def _map(level: Level, kind: str) -> tuple[IdRange, ...]:
@@ -298,8 +285,8 @@ def _sentence(levels: list[Level]) -> str:
     if len(levels) == 1:
         return "The process has no user namespace of its own; every id is the host's."
     total = sum(e.length for e in inner.uid)
-    below = labels.plural(len(levels) - 1, "user namespace")
-    words = [f"{below} below the host's; {labels.plural(total, 'user id')} of {inner.name} mapped."]
+    below = plural(len(levels) - 1, "user namespace")
+    words = [f"{below} below the host's; {plural(total, 'user id')} of {inner.name} mapped."]
     if inner.uid:
         first = inner.uid[0]
         words.append(f"User id {first.inside} is {first.outside} in {levels[1].name}.")

@@ -183,8 +183,3 @@ def enumerated(words: list[str] | tuple[str, ...]) -> str:
     if len(words) < 2:
         return "".join(words)
     return ", ".join(words[:-1]) + " and " + words[-1]
-
-
-def plural(count: int, word: str) -> str:
-    """ "1 mount", "2 mounts"."""  # noqa: D210
-    return f"{count} {word}" + ("" if count == 1 else "s")

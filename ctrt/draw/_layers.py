@@ -14,6 +14,7 @@ from ctrt.draw._measure import width as text_width
 from ctrt.draw._scene import Cell, Column, Detail, Node, Picture, Raw, Row, Scene
 from ctrt.draw._sheet import BOX_SIZE, HEAD_SIZE, MARGIN, ROW_SIZE, SUB_SIZE, Sheet, cell, tidy
 from ctrt.draw._text import Block, Line
+from ctrt.words import plural, size_text
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -97,7 +98,7 @@ def layers(
         "layers",
         title,
         " ".join(f"{note}." for note in notes)
-        + (f" They share {_plural(shared, 'layer')}." if other is not None else ""),
+        + (f" They share {plural(shared, 'layer')}." if other is not None else ""),
         tidy(wide),
         tidy(y + 4 + HEAD_SIZE * 1.5 + MARGIN),
         tuple(Column(head.lower().replace(" ", "_"), head) for head in heads),
@@ -113,24 +114,11 @@ def layers(
 def _total(name: str, slabs: Sequence[Slab]) -> str:
     packed, files = sum(slab.size for slab in slabs), sum(slab.files for slab in slabs)
     hidden = sum(slab.hidden for slab in slabs)
-    wasted = f"{_size(hidden)} of it wasted" if hidden else "nothing of it wasted"
+    wasted = f"{size_text(hidden)} of it wasted" if hidden else "nothing of it wasted"
     return (
-        f"{visible(name)}: {_plural(len(slabs), 'layer')}, {_size(packed)} packed, {_size(files)}"
-        f" of files, {wasted}"
+        f"{visible(name)}: {plural(len(slabs), 'layer')}, {size_text(packed)} packed,"
+        f" {size_text(files)} of files, {wasted}"
     )
-
-
-def _plural(number: int, what: str) -> str:
-    return f"{number} {what}" + ("" if number == 1 else "s")
-
-
-def _size(number: int) -> str:
-    value = float(number)
-    for unit in ("B", "kB", "MB", "GB"):
-        if value < 1000 or unit == "GB":
-            break
-        value /= 1000
-    return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
 
 
 def _column(
@@ -165,9 +153,9 @@ def _slab(
     marks = "  ".join(
         f"{mark}{count}" for mark, count in zip(_MARKS.values(), counts, strict=True) if count
     )
-    sub = f"{_size(slab.size)}   {marks or 'no files'}"
+    sub = f"{size_text(slab.size)}   {marks or 'no files'}"
     if slab.hidden:
-        sub += f"   hides {_size(slab.hidden)}"
+        sub += f"   hides {size_text(slab.hidden)}"
     made = visible(slab.made_by) or "history does not say what made it"
     high = _HEAD + len(shown) * _LINE + (8 if shown else 0)
     sheet.nodes.append(
@@ -184,7 +172,8 @@ def _slab(
     )  # fmt: skip
     cells = (
         f"{slab.number}  {slab.digest[7:19]}" + (f"  {whose}" if whose else ""),
-        _size(slab.size), *map(str, counts), _size(slab.hidden) if slab.hidden else "", made,
+        size_text(slab.size), *map(str, counts), size_text(slab.hidden) if slab.hidden else "",
+        made,
     )  # fmt: skip
     sheet.rows.append(Row(name, None, "layer", cells, "", 1))
     lines.append(Line(0, cells))
@@ -210,10 +199,10 @@ def _slab(
             marked = (Cell(tidy(x + 34), "", _DRAWN[line.what]),)
         elif mark:
             marked = (cell(x + 30, mark, 20),)
-        paths = _plural(line.number, "path") if line.number > 1 else ""
+        paths = plural(line.number, "path") if line.number > 1 else ""
         columns = (
             *marked,
-            cell(x + wide - 196, _size(line.size) if line.size else "", 90),
+            cell(x + wide - 196, size_text(line.size) if line.size else "", 90),
             cell(x + wide - 106, paths, 100),
         )
         sheet.nodes.append(
@@ -221,7 +210,7 @@ def _slab(
                  code="together" if line.number > 1 else "file", label=label, sub=paths,
                  diff=mark, cells=columns)
         )  # fmt: skip
-        shown_size = _size(line.size) if line.size else ""
+        shown_size = size_text(line.size) if line.size else ""
         words_of = (f"{mark} {text}".strip(), shown_size, "", "", "", "", paths)
         sheet.rows.append(Row(row, name, "file", words_of, mark, line.number))
         lines.append(Line(1, words_of))

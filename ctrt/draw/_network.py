@@ -15,6 +15,7 @@ from ctrt.draw._scene import Column, Detail, Edge, Node, Picture, Raw, Row, Scen
 from ctrt.draw._sheet import BOX_SIZE, CHIP, MARGIN, PAD, SUB_SIZE, Sheet, chip, tidy
 from ctrt.draw._text import Block, Line
 from ctrt.observe import Unknown
+from ctrt.words import plural
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -76,11 +77,11 @@ def network(
     ends = {(side.key, p.link.number): p for side in shown for p in ports[side.key]}
     notes = []
     if quiet and not all:
-        count = labels.plural(len(quiet), "network namespace")
+        count = plural(len(quiet), "network namespace")
         have = "has" if len(quiet) == 1 else "have"
         notes.append(f"{count} {have} nothing but lo.")
     if left:
-        notes.append(f"{labels.plural(left, 'further network namespace')} not shown.")
+        notes.append(f"{plural(left, 'further network namespace')} not shown.")
     sheet, heading = Sheet(), Sheet()
     heading.text("title", MARGIN, 18, title, "title")
     wide, bottom = _draw(sheet, shown, ports, ends, ids)
@@ -330,6 +331,6 @@ def _detail(port: Port, ends: dict[tuple[Key, int], Port], ids: bool) -> Detail:
 
 def _sentence(shown: list[Side], ends: dict[tuple[Key, int], Port], notes: list[str]) -> str:
     pairs = sum(_other(port, ends) is not None for port in ends.values()) // 2
-    spaces = labels.plural(len(shown), "network namespace")
-    words = f"{spaces}, {labels.plural(pairs, 'veth pair')} between them."
+    spaces = plural(len(shown), "network namespace")
+    words = f"{spaces}, {plural(pairs, 'veth pair')} between them."
     return " ".join([words, *notes])

@@ -24,6 +24,7 @@ from ctrt.draw._sheet import (
 from ctrt.draw._text import Block, Line
 from ctrt.linux.namespaces import KINDS
 from ctrt.observe import Unknown
+from ctrt.words import plural
 
 if TYPE_CHECKING:
     from ctrt.observe import Fellow, Snapshot
@@ -182,7 +183,7 @@ class Part:
         name = f"{kind}:1"
         short, long = words.short, words.long
         if kind == "mnt" and not isinstance(self.snapshot.mounts, Unknown):
-            count = labels.plural(len(self.snapshot.mounts), "mount")
+            count = plural(len(self.snapshot.mounts), "mount")
             short, long = count, f"{long}: {len(self.snapshot.mounts)}"
         if kind == "cgroup" and self.ids:
             long = f"{long}: {self._cgroup()}"

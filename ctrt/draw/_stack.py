@@ -13,6 +13,7 @@ from ctrt.draw._measure import visible, width
 from ctrt.draw._scene import Column, Detail, Edge, Node, Picture, Raw, Row, Scene
 from ctrt.draw._sheet import BOX_SIZE, CHIP, MARGIN, PAD, SUB_SIZE, Sheet, chip, pill, tidy
 from ctrt.draw._text import Block, Line
+from ctrt.words import plural
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -170,7 +171,7 @@ def _detail(entry: Entry) -> Detail:
 
 def _sentence(entries: list[Entry]) -> str:
     names = [entry.label for entry in entries]
-    words = f"A chain of {labels.plural(len(names), 'program')}: {', then '.join(names)}."
+    words = f"A chain of {plural(len(names), 'program')}: {', then '.join(names)}."
     start = _inside(entries)
     if start < len(entries):
         words += f" The container begins at {names[start]}."

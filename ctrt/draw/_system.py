@@ -31,6 +31,7 @@ from ctrt.draw._sheet import (
 from ctrt.draw._text import Block, Line
 from ctrt.linux.namespaces import KINDS
 from ctrt.observe import Unknown
+from ctrt.words import plural
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -408,7 +409,7 @@ def _unseen(one: Unseen) -> str:
 
 def _sentence(seen: System) -> str:
     counts = Counter(space.kind for space in seen.spaces.values() if not space.initial)
-    own = [labels.plural(counts[kind], f"{kind} namespace") for kind in KINDS if counts[kind]]
+    own = [plural(counts[kind], f"{kind} namespace") for kind in KINDS if counts[kind]]
     if not own:
         return "Every process is in the machine's first namespaces."
     return f"Beside the machine's first namespaces there are {labels.enumerated(own)}."

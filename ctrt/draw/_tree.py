@@ -12,6 +12,7 @@ from ctrt.draw._scene import Detail, Edge, Node, Raw, Row
 from ctrt.draw._sheet import HEAD_SIZE, ROW_SIZE, Sheet, cell, tidy
 from ctrt.draw._text import Block, Line
 from ctrt.observe import Unknown, tree
+from ctrt.words import plural
 
 if TYPE_CHECKING:
     from ctrt.linux.mountinfo import Mount
@@ -169,7 +170,7 @@ class Part:
         # Numbers of groups would differ within the row, so only the kind of propagation is told.
         propagation = found[0].propagation
         return Entry(
-            name, names.get(found[0].parent), depth, labels.plural(len(found), word), "", listed,
+            name, names.get(found[0].parent), depth, plural(len(found), word), "", listed,
             flags, "" if propagation == "private" else propagation, False, tuple(found),
         )  # fmt: skip
 
@@ -177,7 +178,7 @@ class Part:
         """What is mounted, without paths of the host unless `ids` asks for them."""
         layers = _layers(mount) if mount.root == "/" else 0
         if layers:
-            return f"overlay of {labels.plural(layers, 'layer')}"
+            return f"overlay of {plural(layers, 'layer')}"
         if self.ids:
             return mount.source + (f"[{mount.root}]" if mount.root != "/" else "")
         if mount.root != "/":
@@ -473,7 +474,7 @@ class Part:
         """The same for those who cannot see it."""
         if self.unknown:
             return f"Its mounts could not be read: {self.unknown}."
-        words = f"It sees {labels.plural(len(self.mounts), 'mount')}"
+        words = f"It sees {plural(len(self.mounts), 'mount')}"
         if self.entries:
             words += f"; {self.entries[0].target} is {self.entries[0].fstype}"
         words += "."

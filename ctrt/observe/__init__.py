@@ -31,7 +31,7 @@ if TYPE_CHECKING:
         seen_from_inside,
     )
     from ctrt.observe._difference import Change, difference
-    from ctrt.observe._ids import Id, id_map, translate_id
+    from ctrt.observe._ids import Id, compose, id_map, translate_id
     from ctrt.observe._mounts import (
         HostPath,
         IdMapping,
@@ -58,7 +58,7 @@ _LATER = {
         "hierarchy members seen_from_inside"
     ),
     "_difference": "Change difference",
-    "_ids": "Id id_map translate_id",
+    "_ids": "Id compose id_map translate_id",
     "_mounts": (
         "HostPath IdMapping Member PeerGroup holding id_mappings locked peer_groups reached "
         "translate"
@@ -108,6 +108,7 @@ __all__ = [
     "cgroup_branch",
     "cgroup_root",
     "cgroup_tree",
+    "compose",
     "covered",
     "difference",
     "hierarchies",

@@ -40,16 +40,21 @@ def id_map(
         return first
     if isinstance(second, Unknown):
         return second
+    return compose(first, second)
+
+
+def compose(one: tuple[IdRange, ...], other: tuple[IdRange, ...]) -> tuple[IdRange, ...]:
+    """Two maps to the same third namespace as one map, from the first's ids to the other's."""
     found = []
-    for one in first:
-        for other in second:
-            start = max(one.outside, other.outside)
-            end = min(one.outside + one.length, other.outside + other.length)
+    for here in one:
+        for there in other:
+            start = max(here.outside, there.outside)
+            end = min(here.outside + here.length, there.outside + there.length)
             if start < end:
                 found.append(
                     IdRange(
-                        start - one.outside + one.inside,
-                        start - other.outside + other.inside,
+                        start - here.outside + here.inside,
+                        start - there.outside + there.inside,
                         end - start,
                     )
                 )

@@ -101,12 +101,7 @@ def plan(
     mark = os.urandom(8).hex()
     state: dict[str, Any] = {"path": path, "mark": mark, "v2": v2, "v1": v1}
     before = [_make(mark, v2, v1, where, layout)]
-    settings = _settings(resources, where, v2, v1, notes)
-    if settings:
-        before.append(_limits(settings))
-    delegated = _delegate(config, v2)
-    if delegated:
-        before.append(delegated)
+    before += _equip(config, resources, where, v2, v1, notes)
     after = [_attach(tuple(dict.fromkeys(v1.values())))] if v1 else []
     return Cgroup(before, after, state, descriptor="cgroup" if v2 else None, notes=tuple(notes))
 
@@ -239,6 +234,20 @@ def _make(
         needs="write access to the parent cgroup",
         undo=tuple(undo),
     )
+
+
+def _equip(
+    config: Config,
+    resources: Config,
+    where: dict[str, int],
+    v2: str | None,
+    v1: dict[str, str],
+    notes: list[str],
+) -> list[Step]:
+    """The limits of a cgroup that is there, and its being given to the container's user."""
+    settings = _settings(resources, where, v2, v1, notes)
+    delegated = _delegate(config, v2)
+    return [*([_limits(settings)] if settings else []), *([delegated] if delegated else [])]
 
 
 def _settings(
@@ -405,12 +414,7 @@ def _systemd_plan(
             undo=tuple(undo),
         )
     ]
-    settings = _settings(resources, where, v2, v1, notes)
-    if settings:
-        after.append(_limits(settings))
-    delegated = _delegate(config, v2)
-    if delegated:
-        after.append(delegated)
+    after += _equip(config, resources, where, v2, v1, notes)
     return Cgroup([], after, state, notes=tuple(notes))
 
 

@@ -216,10 +216,7 @@ def create(
             opened.append(fds[name])
         fds["record"] = record.lock
         if terminal:
-            if options.console_socket:
-                fds["console"] = _connect(options.console_socket)
-            else:
-                options.console, fds["console"] = console.pair()
+            fds["console"] = _console(options)
             opened.append(fds["console"])
         started = executor.execute(plan.wire(), fds, about=about, preserved=options.preserve_fds)
         record.state = {
@@ -304,6 +301,16 @@ def _cgroup_path(root: str, identifier: str) -> str:
     import binascii
 
     return f"/ctrt/{binascii.crc32(root.encode()):08x}-{identifier}"
+
+
+def _console(options: Options) -> int:
+    """Where the terminal's master is sent to: the caller's socket, or one end of our own pair."""
+    from ctrt.runtime import console
+
+    if options.console_socket:
+        return _connect(options.console_socket)
+    options.console, theirs = console.pair()
+    return theirs
 
 
 def _connect(path: str) -> int:
@@ -441,10 +448,7 @@ def enter(
     opened = []
     try:
         if terminal:
-            if options.console_socket:
-                fds["console"] = _connect(options.console_socket)
-            else:
-                options.console, fds["console"] = console.pair()
+            fds["console"] = _console(options)
             opened.append(fds["console"])
         try:
             started = executor.execute(plan.wire(), fds, preserved=options.preserve_fds)

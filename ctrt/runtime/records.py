@@ -225,6 +225,7 @@ class Record:
         except (FileNotFoundError, EOFError, ValueError, TypeError):
             return
         from ctrt.runtime import cgroup_operations
+        from ctrt.runtime.undoing import take_back
 
         # Most have a cgroup only; the other operations are many, and take their time to import.
         known: dict[str, Callable[..., Any]] = cgroup_operations.OPERATIONS
@@ -232,16 +233,7 @@ class Record:
             from ctrt.runtime.operations import OPERATIONS
 
             known = {**OPERATIONS, **known}
-        failed: OSError | None = None
-        for call in calls:
-            try:
-                known[call[0]](None, *call[1:])
-            except FileNotFoundError:
-                pass
-            except OSError as error:
-                failed = failed or error
-        if failed is not None:
-            raise failed
+        take_back(calls, known)
 
     def end(self) -> None:
         """Take back all, last the directory."""

@@ -9,6 +9,7 @@ import os
 import pty
 import select
 import shutil
+import signal
 import struct
 import subprocess
 import tarfile
@@ -183,8 +184,10 @@ def made_podman(name: str, user: str | None, binaries: Path) -> Iterator[Path]:
     podman("rm", "--all", "--force", "--time", "0")
     podman("pod", "rm", "--all", "--force", "--time", "0")
     if user is not None:
-        podman("system", "migrate")  # ends the process that holds the user namespace
         podman("unshare", "rm", "-rf", str(folder / "store"))
+        # podman leaves a process that holds the user namespace, and notes its number here.
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            os.kill(int((folder / "run/libpod/tmp/pause.pid").read_text()), signal.SIGTERM)
     else:
         podman("system", "reset", "--force")
     with open("/proc/self/mountinfo") as file:

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from typing import Any
 
+    from ctrt.draw import Picture
     from ctrt.engine import Engine
     from ctrt.engine.options import Table, Values
     from ctrt.images.pull import Progress
@@ -83,18 +84,19 @@ class Verb:
         return self._function(engine, values, report)
 
 
-def size_text(number: int) -> str:
-    """A number of bytes for a person."""
-    value = float(number)
-    for unit in ("B", "kB", "MB", "GB"):
-        if value < 1000 or unit == "GB":
-            break
-        value /= 1000
-    return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
-
-
 def json_text(value: Any) -> Text:
     """A value as indented JSON."""
     import json
 
     return Text(json.dumps(value, indent=1))
+
+
+def shown(picture: Picture, values: Values) -> Picture | Text:
+    """A picture as the options --json and --svg ask for it."""
+    if values.json:
+        return json_text(picture.json())
+    if values.svg:
+        with open(values.svg, "w", encoding="utf-8") as file:
+            file.write(picture.svg())
+        return Text(f"written to {values.svg}")
+    return picture

@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 
 from ctrt.engine.options import Option, Table
-from ctrt.engine.verbs.base import MANY, NONE, ONE, Listing, Text, Verb, json_text, size_text
+from ctrt.engine.verbs.base import MANY, NONE, ONE, Listing, Text, Verb, json_text, shown
 from ctrt.engine.verbs.building import found_image
 from ctrt.errors import CtrtError
+from ctrt.words import size_text
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -234,13 +235,7 @@ def layers(engine: Engine, values: Values, _report: Report = None) -> Picture | 
         picture = draw.layers(names[0], stacks[0], names[1], stacks[1])
     else:
         picture = draw.layers(names[0], stacks[0])
-    if values.json:
-        return json_text(picture.json())
-    if values.svg:
-        with open(values.svg, "w", encoding="utf-8") as file:
-            file.write(picture.svg())
-        return Text(f"written to {values.svg}")
-    return picture
+    return shown(picture, values)
 
 
 def _registry(engine: Engine, values: Values, _report: Report) -> Any:

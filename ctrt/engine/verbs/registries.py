@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ctrt.engine.options import TLS_VERIFY, Option, Table
-from ctrt.engine.verbs.base import ONE, Listing, Text, Verb, json_text
+from ctrt.engine.verbs.base import ONE, Listing, Text, Verb, shown
 from ctrt.errors import CtrtError
 
 TYPE_CHECKING = False
@@ -222,8 +222,8 @@ def _catalog(engine: Engine, values: Values, _report: Report) -> Listing:
 
 
 def _referrers(engine: Engine, values: Values, _report: Report) -> Listing:
-    from ctrt.engine.verbs.base import size_text
     from ctrt.images.transports import docker, split
+    from ctrt.words import size_text
 
     config = _config(engine)
     name = config.candidates(split(values.operands[0])[1])[0].reference
@@ -257,13 +257,7 @@ def _reference(engine: Engine, values: Values, _report: Report) -> Picture | Tex
     except CtrtError as error:
         refused = str(error)
     picture = draw.reference(typed, candidates, ends, refused=refused, ids=values.ids)
-    if values.json:
-        return json_text(picture.json())
-    if values.svg:
-        with open(values.svg, "w", encoding="utf-8") as file:
-            file.write(picture.svg())
-        return Text(f"written to {values.svg}")
-    return picture
+    return shown(picture, values)
 
 
 _CERT_DIR = Option("--cert-dir", "directory of certificates and keys", metavar="DIRECTORY")

@@ -6,7 +6,7 @@ import os
 from typing import NamedTuple
 
 from ctrt.engine.options import CAPS, Option, Table
-from ctrt.engine.verbs.base import Text, Verb, json_text
+from ctrt.engine.verbs.base import Text, Verb, json_text, shown
 from ctrt.errors import CtrtError
 
 TYPE_CHECKING = False
@@ -37,13 +37,7 @@ def _graph(engine: Engine, values: Values, _report: Report) -> Picture | Text:
         picture = _two_trees(engine, words[0], words[1], values)
     else:
         picture = _VIEWS[view](engine, words[0] if words else None, values)
-    if values.json:
-        return json_text(picture.json())
-    if values.svg:
-        with open(values.svg, "w", encoding="utf-8") as file:
-            file.write(picture.svg())
-        return Text(f"written to {values.svg}")
-    return picture
+    return shown(picture, values)
 
 
 class Target(NamedTuple):

@@ -117,18 +117,7 @@ def load(plan: Wire) -> None:
 
 
 def undo(calls: tuple[Call, ...]) -> None:
-    """Take back what a plan did; what is not there any more is no error.
+    """Take back what a plan did; see `undoing.take_back`."""
+    from ctrt.runtime.undoing import take_back
 
-    Raises the first OSError of another kind, after all the calls were tried.
-    """
-    context = Context({})
-    failed: OSError | None = None
-    for call in calls:
-        try:
-            OPERATIONS[call[0]](context, *call[1:])
-        except FileNotFoundError:
-            pass
-        except OSError as error:
-            failed = failed or error
-    if failed is not None:
-        raise failed
+    take_back(calls, OPERATIONS, Context({}))
