@@ -157,7 +157,7 @@ _PLAIN = {
     'umount2(".", MNT_DETACH)',
     "read_only_root": "mount_setattr(root, MOUNT_ATTR_RDONLY)",
     "session": "setsid()",
-    "signals": "rt_sigaction(1 to 64, SIG_DFL); sigprocmask(SIG_SETMASK, [])",
+    "signals": "rt_sigaction(each that is not SIG_DFL, SIG_DFL); sigprocmask(SIG_SETMASK, [])",
     "stdio": "dup2() of three descriptors; close_range(3, ~0, CLOSE_RANGE_CLOEXEC)",
     "trace": "ptrace(PTRACE_TRACEME)",
 }

@@ -39,10 +39,11 @@ def stdio(context: Context) -> None:
 def signals(context: Context) -> None:
     """Default dispositions and an empty mask: what is ignored stays so in an exec (signal(7)).
 
-    Python ignores two; the caller may have ignored any, also 32 and 33, which libc hides.
+    Python ignores two; the caller may have ignored any. Python knows which, but for 32 and 33,
+    which libc hides: of those it says None.
     """
     for number in range(1, 65):
-        if number not in (9, 19):
+        if _signal.getsignal(number) != _signal.SIG_DFL:
             k.default_signal(number)
     _signal.pthread_sigmask(_signal.SIG_SETMASK, ())
 
