@@ -183,6 +183,8 @@ class Values:
 
         def __getattr__(self, name: str) -> Any: ...
 
+        def __setattr__(self, name: str, value: Any) -> None: ...
+
 
 TLS_VERIFY = Option(
     "--tls-verify",

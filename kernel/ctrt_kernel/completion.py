@@ -89,7 +89,7 @@ def explained(code: str, position: int) -> str:
 
 def _about_image(reference: str) -> str:
     from ctrt.engine import default_engine
-    from ctrt.engine.verbs.base import size_text
+    from ctrt.words import plural, size_text
 
     try:
         image = default_engine().store.find(reference)
@@ -99,9 +99,8 @@ def _about_image(reference: str) -> str:
         return ""
     settings = image.config.get("config") or {}
     command = " ".join([*(settings.get("Entrypoint") or []), *(settings.get("Cmd") or [])])
-    layers = len(image.layers)
     return (
-        f"{image.reference}\n{size_text(image.size)} in {layers} layer{'s'[: layers != 1]}; "
+        f"{image.reference}\n{size_text(image.size)} in {plural(len(image.layers), 'layer')}; "
         f"its command is {command or 'not named'}"
     )
 
@@ -127,12 +126,12 @@ def _known(before: list[str], token: str) -> Iterator[_Word]:
     program = before[0].lstrip("%") in _CELLS
     rest = before[2:] if before[0] == "%ctrt" else before[1:]
     waiting, operands = _read(table, rest)
-    option, equals, value = token.partition("=")
+    name, equals, value = token.partition("=")
     if waiting is None and equals:
-        waiting = next((o for o in table.options if option in o.names), None)
+        waiting = next((option for option in table.options if name in option.names), None)
         if waiting is not None:
             for word in _values(waiting, value):
-                yield _Word(f"{option}={word.text}", word.kind)
+                yield _Word(f"{name}={word.text}", word.kind)
             return
     if waiting is not None:
         yield from _values(waiting, token)

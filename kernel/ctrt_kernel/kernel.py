@@ -6,9 +6,9 @@ a kernel can: its name, its help menu, and what happens at shutdown.
 
 from __future__ import annotations
 
+from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
-import ipykernel
 from ipykernel.ipkernel import IPythonKernel
 
 import ctrt
@@ -88,7 +88,7 @@ def _route_comm_replies() -> None:
     ipykernel 7.4.0 sends the answer of a widget's message to the subshell that last published
     on its comm, instead of the one that the frontend named: it then waits for the cell's end.
     """
-    if ipykernel.version_info[:3] != (7, 4, 0):
+    if version("ipykernel") != "7.4.0":
         return
     from ipykernel.comm.comm import BaseComm
 

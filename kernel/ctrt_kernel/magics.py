@@ -26,6 +26,8 @@ from ctrt_kernel.progress import Line
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from IPython.core.interactiveshell import InteractiveShell
+
     from ctrt.engine import Engine, Prepared
     from ctrt.engine.container import Container
     from ctrt.engine.options import Values
@@ -49,7 +51,7 @@ def _one_line(function: F) -> F:
             return function(*arguments)
         except KeyboardInterrupt as interrupt:
             shown = f"KeyboardInterrupt: {interrupt}".rstrip(": ")
-            interrupt._render_traceback_ = lambda: [shown]
+            vars(interrupt)["_render_traceback_"] = lambda: [shown]
             raise
 
     return cast("F", call)
@@ -58,6 +60,8 @@ def _one_line(function: F) -> F:
 @magics_class
 class CtrtMagics(Magics):
     """What a cell can say."""
+
+    shell: InteractiveShell
 
     @line_cell_magic
     @_one_line

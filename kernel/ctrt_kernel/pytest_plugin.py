@@ -45,5 +45,6 @@ def _watching(await_reply: Any) -> Any:
                 if end is not None and time.monotonic() >= end:
                     raise
 
-    watch.sees_death = True
-    return watch
+    watched: Any = watch
+    watched.sees_death = True
+    return watched

@@ -22,6 +22,8 @@ from ctrt.errors import CtrtError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from comm.base_comm import BaseComm
+
     from ctrt.images.pull import Progress
 
 TARGET = "ctrt.world"
@@ -33,14 +35,18 @@ def register() -> None:
     """Let panels open the comm."""
     from comm import get_comm_manager
 
-    get_comm_manager().register_target(TARGET, lambda comm, _message: Panel(comm))
+    get_comm_manager().register_target(TARGET, _open)
+
+
+def _open(comm: BaseComm, _message: dict[str, Any]) -> None:
+    Panel(comm)
 
 
 def unregister() -> None:
     """Let them no longer."""
     from comm import get_comm_manager
 
-    get_comm_manager().unregister_target(TARGET, None)
+    get_comm_manager().unregister_target(TARGET, _open)
 
 
 class Panel:
