@@ -8,6 +8,8 @@ from __future__ import annotations
 import os
 import sys
 
+from ctrt.cli import bundle
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ctrt.engine import Engine
@@ -52,10 +54,10 @@ def main(words: list[str] | None = None) -> int:
 
 
 def _tables() -> dict[str, Table]:
-    from ctrt.engine.options import RUN, UNSHARE
+    from ctrt.engine.options import EXEC, RUN, UNSHARE
     from ctrt.engine.verbs import VERBS
 
-    tables = {"run": RUN, "unshare": UNSHARE}
+    tables = {"run": RUN, "exec": EXEC, "unshare": UNSHARE}
     return {**tables, **{name: verb.table for name, verb in VERBS.items()}}
 
 
@@ -82,10 +84,11 @@ def _do(root: str | None, verb: str, rest: list[str]) -> int:
 
     if verb == "--version":
         verb = "version"
-    if verb in ("run", "unshare"):
+    if verb in ("run", "exec", "unshare"):
         from ctrt.cli import start
 
-        return getattr(start, verb)(Engine(root), rest)  # type: ignore[no-any-return]
+        do = {"run": start.run, "exec": start.enter, "unshare": start.unshare}[verb]
+        return do(Engine(root), rest)
     from ctrt.engine.verbs import VERBS
 
     if verb not in VERBS:
@@ -105,13 +108,17 @@ def _do(root: str | None, verb: str, rest: list[str]) -> int:
 
 
 def _print(engine: Engine, verb: str, rest: list[str]) -> int:
-    from ctrt.engine.verbs import VERBS
+    from ctrt.engine.verbs import VERBS, Flow
 
     engine.recover()
     result = VERBS[verb](engine, rest, progress())
     if verb == "registry":
         print(f"serving {engine.root} at 127.0.0.1:{result.port}; end with Ctrl-C", flush=True)
         result.run()
+        return 0
+    if isinstance(result, Flow):
+        for piece in result:
+            print(piece, end="", flush=True)
         return 0
     print(result)
     return 0
@@ -126,16 +133,15 @@ class _Bars:
     """One line for all layers of a pull."""
 
     def __init__(self) -> None:
-        self._layers: dict[str, tuple[int, int]] = {}
+        from ctrt.images.progress import Tally
+
+        self._tally = Tally()
 
     def __call__(self, news: Progress) -> None:
         """Take news of one layer."""
-        self._layers[news.layer] = (news.done, news.total)
-        done = sum(done for done, _ in self._layers.values())
-        total = sum(total for _, total in self._layers.values())
-        end = "\n" if done >= total > 0 else ""
-        megabytes = f"{done / 1e6:.1f} of {total / 1e6:.1f} MB"
-        print(f"\r\033[K{len(self._layers)} layers, {megabytes}", end=end, file=sys.stderr)
+        self._tally.take(news)
+        end = "\n" if self._tally.done >= self._tally.total > 0 else ""
+        print(f"\r\033[K{self._tally}", end=end, file=sys.stderr)
 
 
 def command() -> None:
@@ -145,4 +151,5 @@ def command() -> None:
         sys.stdout.flush()
     except BrokenPipeError:
         status = 141
+    bundle.renew()
     os._exit(status)

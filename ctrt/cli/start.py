@@ -18,7 +18,7 @@ from ctrt.runtime.journal import Journal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from ctrt.engine import Engine, Prepared
+    from ctrt.engine import Engine, Prepared, Stop
 
 
 def run(engine: Engine, words: list[str]) -> int:
@@ -36,14 +36,81 @@ def run(engine: Engine, words: list[str]) -> int:
         from ctrt.cli.main import progress
 
         report = progress()
-    prepared = engine.prepare(image, command, options, progress=report)
+    if options.detach and options.tty:
+        raise CtrtError("run: --tty cannot go with --detach: nobody would look at the terminal")
+    if options.step and (options.detach or options.tty or options.interactive):
+        raise CtrtError(
+            "run: --step cannot go with --detach, --tty or --interactive: it asks at this terminal"
+        )
+    prepared = engine.prepare(
+        image, command, options, progress=report, terminal=options.tty and not options.plan
+    )
     if options.plan:
         print(engine.plan_text(prepared))
         return 0
+    for words_left_out in engine.warnings(prepared):
+        print(f"ctrt: {words_left_out}", file=sys.stderr)
     if options.detach:
         print(engine.detach(prepared))
         return 0
-    return carry_out(prepared, keep_input=options.interactive)
+    if options.step:
+        return step_by_step(engine, prepared)
+    return carry_out(prepared, keep_input=options.interactive, terminal=options.tty)
+
+
+def step_by_step(engine: Engine, prepared: Prepared) -> int:
+    """Start a container and ask before each step; the exit status of the command."""
+    stops = True
+
+    def ask(stop: Stop) -> bool:
+        nonlocal stops
+        if not stops:
+            return True
+        question = "Enter: do it; c: go on without stopping; q: call it off "
+        print(f"{stop}\n{question}", end="", file=sys.stderr, flush=True)
+        answer = ""
+        # No more is read than the line: the rest is not ours.
+        while (key := os.read(0, 1)) not in (b"\n", b""):
+            answer += key.decode(errors="replace")
+        if not key or answer.strip() == "c":
+            stops = False
+        return answer.strip() != "q"
+
+    container = engine.start(prepared, step=ask)
+    try:
+        return container.stream(
+            lambda name, data: _write(1 if name == "stdout" else 2, data), stdin=b""
+        )
+    finally:
+        container.close()
+
+
+def _write(descriptor: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(descriptor, view) :]
+
+
+def enter(engine: Engine, words: list[str]) -> int:
+    """`ctrt exec`: the exit status of the command."""
+    if "--help" in words[:1]:
+        print(tables.EXEC.help())
+        return 0
+    options = tables.EXEC.parse(words)
+    if len(options.operands) < 2:
+        raise CtrtError("exec: expected CONTAINER COMMAND [ARG...]; see ctrt exec --help")
+    name, *command = options.operands
+    prepared = engine.prepare_exec(
+        engine.find(name),
+        command,
+        options,
+        terminal=options.tty and not options.plan,
+        die=True,
+    )
+    if options.plan:
+        print(engine.plan_text(prepared))
+        return 0
+    return carry_out(prepared, keep_input=options.interactive, terminal=options.tty)
 
 
 def unshare(engine: Engine, words: list[str]) -> int:
@@ -78,11 +145,15 @@ def _wait(started: executor.Started) -> int:
             return os.waitpid(started.pid, 0)[1]
 
 
-def carry_out(prepared: Prepared, *, keep_input: bool) -> int:
-    """Start a program on this process's standard streams and wait for its end."""
+def carry_out(prepared: Prepared, *, keep_input: bool, terminal: bool = False) -> int:
+    """Start a program on this process's standard streams and wait for its end.
+
+    With `terminal` it has one of its own (its plan says so), joined to those streams.
+    """
     plan = prepared.plan
     journal = None
     stdin = 0 if keep_input else os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
+    ours = theirs = -1
     group = 0
     early: list[int] = []
 
@@ -95,16 +166,27 @@ def carry_out(prepared: Prepared, *, keep_input: bool) -> int:
         except OSError:
             pass
 
-    for number in (_signal.SIGINT, _signal.SIGTERM, _signal.SIGHUP, _signal.SIGQUIT):
-        _signal.signal(number, forward)
+    fds = {"stdin": stdin, "stdout": 1, "stderr": 2}
+    if terminal:
+        from ctrt.cli.runtime import foreground
+        from ctrt.runtime import console
+
+        awake = foreground.listen()
+        ours, theirs = console.pair()
+        fds["console"] = theirs
+    else:
+        for number in (_signal.SIGINT, _signal.SIGTERM, _signal.SIGHUP, _signal.SIGQUIT):
+            _signal.signal(number, forward)
     try:
         if prepared.directory:
             journal = Journal.begin(prepared.directory, plan.undo(), prepared.state)
-        fds = {"stdin": stdin, "stdout": 1, "stderr": 2}
         started = executor.execute(plan.wire(), fds, journal)
         if journal:
             journal.note_pid(started.pid)
         prepared.release()
+        if terminal:
+            master = console.receive(ours)
+            return foreground.attend(started, awake, master, keep_input=keep_input)
         group = started.pid
         for number in early:
             forward(number, None)

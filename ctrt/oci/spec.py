@@ -884,7 +884,8 @@ def _user_rules(linux: Document, namespaces: dict[str, str]) -> None:
         mappings = linux.get(name, [])
         if mappings and "user" not in namespaces:
             raise _Bad("is set, but namespaces has no user namespace", name)
-        if not mappings and namespaces.get("user") == "":
+        other = "gidMappings" if name == "uidMappings" else "uidMappings"
+        if not mappings and namespaces.get("user") == "" and linux.get(other):
             raise _Bad("is missing; a new user namespace needs at least one mapping", name)
         _mapping_rules(mappings, name)
 
@@ -911,29 +912,40 @@ _IPC_SYSCTLS = frozenset(
 )
 
 
-def _sysctl_rules(name: str, value: str, namespaces: dict[str, str]) -> None:
-    """A parameter must be one of the container's own namespaces."""
+def sysctl_namespace(name: str) -> str:
+    """The kind of namespace that a kernel parameter belongs to.
+
+    Raises ValueError, whose words follow on the name, for one of the whole kernel.
+    """
     if "/" in name and ("." not in name or name.index("/") < name.index(".")):
         dotted = name.replace(".", "\0").replace("/", ".")
     else:
         dotted = name
     parts = dotted.split(".")
     if not all(parts) or any(part in ("\0", "\0\0") or "\n" in part for part in parts):
-        raise _Bad("is not the name of a kernel parameter", "sysctl", name)
+        raise ValueError("is not the name of a kernel parameter")
     if parts[0] == "net":
-        need = "network"
-    elif dotted in _IPC_SYSCTLS or dotted.startswith("fs.mqueue."):
-        need = "ipc"
-    elif dotted in ("kernel.domainname", "kernel.hostname"):
-        need = "uts"
-    elif parts[0] == "user":
-        need = "user"
-    else:
-        raise _Bad(
-            "is a parameter of the whole kernel; only those of namespaces can be set "
-            "(net.*, fs.mqueue.*, user.*, kernel.shm*, kernel.msg*, kernel.sem)",
-            *("sysctl", name),
-        )
+        return "network"
+    if dotted in _IPC_SYSCTLS or dotted.startswith("fs.mqueue."):
+        return "ipc"
+    if dotted in ("kernel.domainname", "kernel.hostname"):
+        return "uts"
+    if parts[0] == "user":
+        return "user"
+    raise ValueError(
+        "is a parameter of the whole kernel; only those of namespaces can be set "
+        "(net.*, fs.mqueue.*, user.*, kernel.shm*, kernel.msg*, kernel.sem)"
+    )
+
+
+def _sysctl_rules(name: str, value: str, namespaces: dict[str, str]) -> None:
+    """A parameter must be one of the container's own namespaces."""
+    try:
+        need = sysctl_namespace(name)
+    except ValueError as error:
+        raise _Bad(str(error), "sysctl", name) from None
+    if name.replace("/", ".") == "kernel.hostname":
+        raise _Bad("is not for sysctl: the property hostname sets it", "sysctl", name)
     if need not in namespaces:
         raise _Bad(
             f"belongs to the {need} namespace, which is the host's here: "

@@ -14,8 +14,6 @@ import os
 
 from ctrt.errors import CtrtError
 from ctrt.linux import cgroups
-from ctrt.runtime import limits
-from ctrt.runtime.cgroup_operations import explain_missing
 from ctrt.runtime.plan import OUTSIDE, Step
 
 TYPE_CHECKING = False
@@ -24,6 +22,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from ctrt.linux.cgroups import Layout
+    from ctrt.runtime import limits
     from ctrt.runtime.host import Host
 
     Config = dict[str, Any]
@@ -77,28 +76,30 @@ def plan(
     systemd: bool = False,
     layout: Layout | None = None,
     name: str = "",
+    mark: str = "",
 ) -> Cgroup:
     """Where a container's cgroup is, and the steps that make it.
 
     `linux.cgroupsPath` is taken from the root of the hierarchies, or with `systemd` as
     SLICE:PREFIX:NAME. `layout` is where this machine's cgroups are (read if not given), `name`
-    the container's, for a configuration without a path. Raises CtrtError for a limit that cannot be
-    had here, naming its place; an ordinary user's limits are left out with a note instead.
+    the container's, for a configuration without a path, `mark` what tells the cgroup from another
+    of its path (random if not given). Raises CtrtError for a limit that cannot be had here,
+    naming its place; an ordinary user's limits are left out with a note instead.
     """
     linux = config.get("linux") or {}
     layout = layout or cgroups.layout()
     resources = linux.get("resources") or {}
     if systemd:
-        return _systemd_plan(config, resources, host, layout, name)
+        return _systemd_plan(config, resources, host, layout, name, mark)
     path = _path(linux.get("cgroupsPath") or "", name, layout)
     notes: list[str] = []
-    v2, v1 = _places(path, host, layout, notes)
-    where = _where(resources, v2, v1, layout, host, notes)
-    if v2 and not any(version == 1 for version in where.values()):
+    v2, v1 = _places(path, host, layout, notes, limited=bool(resources))
+    where = _where(resources, v2, v1, layout, host, notes) if resources else {}
+    if v2 and 1 not in where.values():
         v1 = {}
     if not v2 and not v1:
         return none("; ".join(notes))
-    mark = os.urandom(8).hex()
+    mark = mark or os.urandom(8).hex()
     state: dict[str, Any] = {"path": path, "mark": mark, "v2": v2, "v1": v1}
     before = [_make(mark, v2, v1, where, layout)]
     before += _equip(config, resources, where, v2, v1, notes)
@@ -126,15 +127,20 @@ def _path(text: str, name: str, layout: Layout) -> str:
 
 
 def _places(
-    path: str, host: Host, layout: Layout, notes: list[str]
+    path: str, host: Host, layout: Layout, notes: list[str], *, limited: bool
 ) -> tuple[str | None, dict[str, str]]:
-    """The directories of a cgroup, where they can be made: v2's, and v1's by controller."""
+    """The directories of a cgroup, where they can be made: v2's, and v1's by controller.
+
+    Without limits v1's are only looked for where there is no v2.
+    """
     v2 = f"{layout.v2}{path}" if layout.v2 else None
     if v2 and not layout.writable(v2):
         v2 = None
         if not host.privileged and host.cgroup:
             # A user's containers are below the cgroup that is delegated to the user.
             v2 = f"{host.cgroup}{path}"
+    if v2 and not limited:
+        return v2, {}
     v1 = {
         controller: f"{top}{path}"
         for controller, top in layout.v1.items()
@@ -155,6 +161,8 @@ def _where(
     notes: list[str],
 ) -> dict[str, int]:
     """The controllers that limits ask for, with the version (1 or 2) that has each here."""
+    from ctrt.runtime import limits
+
     offered = layout.offers(v2) if v2 else frozenset()
     found: dict[str, int] = {}
     missing: dict[str, str] = {}
@@ -245,7 +253,7 @@ def _equip(
     notes: list[str],
 ) -> list[Step]:
     """The limits of a cgroup that is there, and its being given to the container's user."""
-    settings = _settings(resources, where, v2, v1, notes)
+    settings = _settings(resources, where, v2, v1, notes) if resources else []
     delegated = _delegate(config, v2)
     return [*([_limits(settings)] if settings else []), *([delegated] if delegated else [])]
 
@@ -258,6 +266,8 @@ def _settings(
     notes: list[str],
 ) -> list[Call]:
     """The calls that set the limits."""
+    from ctrt.runtime import limits
+
     calls: list[Call] = []
     for controller, version in where.items():
         directory = v1[controller] if version == 1 else v2
@@ -274,7 +284,7 @@ def _settings(
         for name, text in (resources.get("unified") or {}).items():
             calls.append(("cgroup_write", f"{v2}/{name}", text))
     memory = resources.get("memory") or {}
-    for name in ("kernel", "kernelTCP"):
+    for name in ("kernel", "kernelTCP") if where.get("memory") != 1 else ("kernel",):
         if memory.get(name):
             notes.append(
                 f"{limits.PLACE}.memory.{name} is ignored: kernels count this memory with the rest"
@@ -310,7 +320,7 @@ def _delegate(config: Config, v2: str | None) -> Step | None:
     linux = config.get("linux") or {}
     new = {n["type"] for n in linux.get("namespaces") or () if not n.get("path")}
     writable = any(
-        mount["destination"].rstrip("/") == "/sys/fs/cgroup"
+        (mount.get("destination") or "").rstrip("/") == "/sys/fs/cgroup"
         and mount.get("type") in ("cgroup", "cgroup2")
         and "ro" not in (mount.get("options") or ())
         for mount in config.get("mounts") or ()
@@ -335,10 +345,11 @@ def _delegate(config: Config, v2: str | None) -> Step | None:
 
 
 def _systemd_plan(
-    config: Config, resources: Config, host: Host, layout: Layout, name: str
+    config: Config, resources: Config, host: Host, layout: Layout, name: str, mark: str
 ) -> Cgroup:
     """A scope of systemd's: made around the process after the clone."""
     from ctrt.linux import systemd
+    from ctrt.runtime import limits
 
     text = (config.get("linux") or {}).get("cgroupsPath") or f":ctrt:{name}"
     parts = text.split(":")
@@ -377,7 +388,7 @@ def _systemd_plan(
             raise CtrtError(f"{place} cannot be set: {_why_missing(controller, v2, layout)}")
         else:
             notes.append(f"{place} is ignored: the {controller} controller is not delegated to you")
-    mark = os.urandom(8).hex()
+    mark = mark or os.urandom(8).hex()
     state: dict[str, Any] = {
         "path": path,
         "mark": mark,
@@ -392,6 +403,7 @@ def _systemd_plan(
         ("Delegate", "b", True),
         *((f"{kind}Accounting", "b", True) for kind in ("CPU", "Memory", "Tasks", "IO")),
         *unit_properties(resources, v2=not layout.v1),
+        *annotated_properties(config.get("annotations") or {}),
     )
     calls: list[Call] = [("cgroup_scope", unit, properties, user)]
     for controller, directory in v1.items():
@@ -423,6 +435,8 @@ def unit_properties(resources: Config, *, v2: bool) -> tuple[tuple[str, str, Any
 
     Source: systemd.resource-control(5).
     """
+    from ctrt.runtime import limits
+
     found: list[tuple[str, str, Any]] = []
     most = 2**64 - 1
     memory = resources.get("memory") or {}
@@ -455,6 +469,40 @@ def unit_properties(resources: Config, *, v2: bool) -> tuple[tuple[str, str, Any
     block = resources.get("blockIO") or {}
     if v2 and block.get("weight"):
         found.append(("IOWeight", "t", limits.io_weight(block["weight"])))
+    return tuple(found)
+
+
+_ANNOTATED = "org.systemd.property."
+
+
+def annotated_properties(annotations: dict[str, str]) -> tuple[tuple[str, str, Any], ...]:
+    """Properties of the unit that annotations give, as runc and crun take them.
+
+    `org.systemd.property.NAME` is NAME, in the text format of GVariant. A NAME that ends in Sec is
+    given in seconds, for the property of microseconds. Raises CtrtError.
+    """
+    found: list[tuple[str, str, Any]] = []
+    for key, text in annotations.items():
+        name = key.removeprefix(_ANNOTATED)
+        if name == key:
+            continue
+        from ctrt.linux import gvariant
+
+        place = f'annotations["{key}"]'
+        if not (name.isalpha() and name.isascii()):
+            raise CtrtError(f"{place}: {name!r} is not the name of a unit's property")
+        try:
+            signature, value = gvariant.parse(text)
+        except ValueError as error:
+            raise CtrtError(
+                f"{place} is {text!r}, which is no value such as true, 5, uint64 5 or 'text': "
+                f"{error}"
+            ) from None
+        if name.endswith("Sec") and not name.endswith("USec"):
+            if type(value) not in (int, float) or value < 0:
+                raise CtrtError(f"{place} is {text!r}, not a number of seconds")
+            name, signature, value = f"{name[:-3]}USec", "t", int(value * 1_000_000)
+        found.append((name, signature, value))
     return tuple(found)
 
 
@@ -543,6 +591,15 @@ class Group:
             except OSError as error:
                 raise CtrtError(f"process {pid} cannot join the cgroup: {_words(error)}") from None
 
+    def rescue(self) -> None:
+        """Take the processes out of cgroup v1 freezers of others, where they cannot even die."""
+        for pid in self.processes():
+            try:
+                with open("/sys/fs/cgroup/freezer/cgroup.procs", "w") as file:
+                    file.write(str(pid))
+            except OSError:
+                pass  # there is no such freezer, or the process has ended
+
     def remove(self) -> None:
         """Kill what is left, and remove the cgroup with all below it."""
         from ctrt.runtime.cgroup_operations import OPERATIONS
@@ -568,6 +625,8 @@ class Group:
 
     def update(self, resources: Config) -> None:
         """Set other limits. What resources do not name stays as it is."""
+        from ctrt.runtime import limits
+
         writes: list[tuple[str, limits.Setting]] = []
         for controller, place in limits.asked(resources).items():
             if controller == "devices" and self.v2 and "devices" not in self.v1:
@@ -612,6 +671,8 @@ class Group:
                     raise CtrtError(_words(error), status=1) from None
 
     def _check_memory(self, resources: Config, directory: str) -> None:
+        from ctrt.runtime import limits
+
         memory = resources.get("memory") or {}
         limit = memory.get("limit") or 0
         used = cgroups.number(f"{directory}/memory.current") or 0
@@ -647,6 +708,9 @@ def _write_all(writes: list[tuple[str, limits.Setting]]) -> None:
     A limit of memory that is above the old limit of memory and swap, say, can only be set
     after that one.
     """
+    from ctrt.runtime import limits
+    from ctrt.runtime.cgroup_operations import explain_missing
+
     later: Iterable[tuple[str, limits.Setting]] = writes
     for last in (False, True):
         refused = []

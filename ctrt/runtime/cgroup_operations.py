@@ -29,10 +29,10 @@ def _make(
     """Make a container's cgroup below a hierarchy's `top`; one that is in use is refused."""
     if not cgroups.make(directory, top, controllers=frozenset(controllers)):
         if cgroups.is_frozen(directory):
-            raise OSError(_EBUSY, "the cgroup is frozen already", directory)
+            raise OSError(_EBUSY, "container's cgroup unexpectedly frozen", directory)
         found = cgroups.processes(directory)
         if found:
-            words = f"the cgroup is in use already ({len(found)} processes)"
+            words = f"container's cgroup is not empty: {len(found)} process(es) found"
             raise OSError(_EBUSY, words, directory)
     _set_mark(directory, mark)
 
@@ -53,6 +53,14 @@ def _is_own(directory: str, mark: str) -> bool:
 
 def _remove(context: Context, directory: str, mark: str) -> None:
     """Remove a container's cgroup with all that is in it."""
+    try:
+        os.rmdir(directory)  # at a container's usual end it is empty
+        return
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        if error.errno != _EBUSY:
+            raise
     if _is_own(directory, mark):
         for path in cgroups.below(directory):
             if cgroups.is_frozen(path):
@@ -61,10 +69,7 @@ def _remove(context: Context, directory: str, mark: str) -> None:
             cgroups.kill(directory)
         cgroups.remove(directory)
     elif not cgroups.processes(directory):
-        try:
-            os.rmdir(directory)
-        except FileNotFoundError:
-            pass
+        os.rmdir(directory)
 
 
 def _write(context: Context, path: str, text: str) -> None:
@@ -90,6 +95,8 @@ def explain_missing(name: str, directory: str) -> str:
         return f"the {controller} controller is not enabled for this cgroup"
     if "memsw" in name or "swap" in name:
         return "the kernel does not account swap here (swapaccount=1 on its command line)"
+    if "leaf_weight" in name:
+        return "kernels have no leaf weights since Linux 5.0"
     if "weight" in name:
         return "no disk here has an I/O scheduler that knows weights (bfq)"
     if name.startswith("cpu.rt_"):

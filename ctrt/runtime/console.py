@@ -62,6 +62,9 @@ def operation(context: Context, height: int, width: int, bind: bool) -> None:
         os.close(slave)
 
 
+OPERATIONS = {"console": operation}
+
+
 def set_size(terminal: int, size: tuple[int, int]) -> None:
     """Set a terminal's (height, width) in characters."""
     data = b"".join(number.to_bytes(2, "little") for number in size) + bytes(4)

@@ -25,6 +25,7 @@ import select
 
 from ctrt.linux import calls as k
 from ctrt.runtime.operations import OPERATIONS, OWN, Context, load
+from ctrt.runtime.operations.context import BECOMING, REFUSED
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     Wire = tuple[tuple[str, str, tuple[Call, ...]], ...]
 
 _SIGKILL = 9
+_INTO_CONTAINERS = frozenset(("pivot", "move_root", "open_process"))
 # What the child says on its pipe, beside OWN: your turn; I failed.
 _TURN, FAILED = b"t", b"f"
 WAITING = b"w"
@@ -124,35 +126,48 @@ def execute(
     fds: dict[str, int],
     journal: Journal | None = None,
     about: dict[str, Any] | None = None,
-    preserved: int = 0,
+    preserved: tuple[int, ...] = (),
+    *,
+    protect: bool = True,
 ) -> Started:
     """Carry out a plan; returns when the new program runs (its execve succeeded).
 
     `fds` are descriptors by name ("stdin", "stdout", "stderr"); they stay the caller's. `about` is
     what hooks are told of the container (the state of the OCI runtime specification), and
-    `preserved` how many descriptors from 3 on the program gets beside the three. With a
-    "trace" operation in the plan the program is stopped at its first instruction; with an
-    "await_start" one the process waits to be told to go on.
+    `preserved` which descriptors the program gets beside the three. With `protect` a program of a
+    container is executed by way of the small one of operations/stand_in.py. With a "trace"
+    operation in the plan the program is stopped at its first instruction; with an "await_start"
+    one the process waits to be told to go on.
     Raises StartError; the child is then dead and waited for, and every descriptor that the
     start opened is closed. What it made on disk and in cgroups is the journal's to undo.
     """
     load(plan)
     before = _descriptors()
     # A collection in the child would write to every object, and so copy every page.
+    collects = gc.isenabled()
     gc.disable()
     context = Context(dict(fds))
     context.about = about or {}
     context.preserved = preserved
+    context.last = (len(plan) - 1, len(plan[-1][2]) - 1)
+    names = {call[0] for _, _, calls in plan for call in calls}
+    # Who looks at the first instruction wants the program's; a label is for the first exec; and
+    # whoever may not write to the interpreter's file need not be kept from it.
+    special = {"trace", "label"} & names or not _INTO_CONTAINERS & names
+    if protect and not special and os.access("/proc/self/exe", os.W_OK):
+        from ctrt.runtime.operations import stand_in
+
+        context.stand_in = stand_in.machine()
     try:
         context.go = os.pipe()
         context.back = os.pipe()
         context.maker = k.pidfd_open(os.getpid())
         waiting = _outside(context, plan) == WAITING
-        if not waiting and any(call[0] == "await_start" for _, _, calls in plan for call in calls):
+        if not waiting and "await_start" in names:
             _, status = os.waitpid(context.pid, 0)
             context.pid = 0
             raise StartError(-1, -1, 0, f"the first process was killed (status {status:#x})")
-        stopped = any(call[0] == "trace" for _, _, calls in plan for call in calls)
+        stopped = "trace" in names
         if stopped:
             _, status = os.waitpid(context.pid, 0)
             if not os.WIFSTOPPED(status):
@@ -166,7 +181,8 @@ def execute(
             _close(descriptor)
         raise
     finally:
-        gc.enable()
+        if collects:
+            gc.enable()
     keep = {context.pidfd, context.go[1], context.back[0]} if waiting else {context.pidfd}
     # What the child opened while the table was shared is ours to close too.
     for descriptor in _descriptors() - before - keep:
@@ -210,6 +226,11 @@ def _await_child(context: Context) -> bytes:
         ready = dict(poll.poll())
         if context.back[0] in ready:
             message = os.read(context.back[0], 1)
+            if message == BECOMING:
+                if told := os.read(context.back[0], 2):
+                    number = refusal(told)
+                    raise StartError(*context.last, number, os.strerror(number))
+                return b""
             if message in (_TURN, WAITING, b""):
                 return message
             if message == OWN:
@@ -222,6 +243,11 @@ def _await_child(context: Context) -> bytes:
             _, status = os.waitpid(context.pid, 0)
             context.pid = 0
             raise StartError(-1, -1, 0, f"the first process was killed (status {status:#x})")
+
+
+def refusal(told: bytes) -> int:
+    """The errno of an exec, from what follows BECOMING on the pipe."""
+    return told[1] if len(told) == 2 and told[:1] == REFUSED else 0
 
 
 def _inside(context: Context, plan: Wire, first: int) -> None:

@@ -27,16 +27,17 @@ if TYPE_CHECKING:
     from typing import Any
 
 _SIGKILL = 9
-_STREAMS = ("stdin", "stdout", "stderr")
+_STREAMS = ("stdin", "stdout", "stderr", "console")
 
 
 class _Container:
     """A started process, and the socket of the client that asked for it."""
 
-    def __init__(self, started: executor.Started, control: _socket.socket, detach: bool) -> None:
+    def __init__(self, started: executor.Started, control: _socket.socket, detach: str) -> None:
         self.started = started
         self.control: _socket.socket | None = control
         self.detach = detach
+        """The file that its exit status is written to, if it outlives the client."""
 
 
 class Helper:
@@ -78,13 +79,15 @@ class Helper:
             control.close()
             return
         _, wire, undo, directory, about, detach = message
-        fds = dict(zip(_STREAMS, descriptors[1:], strict=True))
+        fds = dict(zip(_STREAMS, descriptors[1:], strict=False))
         journal = None
         try:
             try:
                 if directory:
                     journal = Journal.begin(directory, undo, about)
-                started = executor.execute(wire, fds, journal)
+                # A plan that pauses asks its client by the socket of this start.
+                named = {**fds, "steps": control.fileno()}
+                started = executor.execute(wire, named, journal)
             finally:
                 for descriptor in fds.values():
                     os.close(descriptor)
@@ -148,12 +151,25 @@ class Helper:
         self.poll.unregister(started.pidfd)
         del self.by_pidfd[started.pidfd]
         os.close(started.pidfd)
+        if container.detach:
+            _tell(container.detach, status)
         left = _finish(started.journal)
         if container.control is not None:
             self.poll.unregister(container.control.fileno())
             del self.by_control[container.control.fileno()]
             send(container.control, ("exited", status, left))
             container.control.close()
+
+
+def _tell(path: str, status: int) -> None:
+    """Write a wait(2) status down as an exit status; somebody may have removed the place."""
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError:
+        return
+    code = os.waitstatus_to_exitcode(status)
+    os.write(descriptor, str(code if code >= 0 else 128 - code).encode())
+    os.close(descriptor)
 
 
 def _finish(journal: Journal | None) -> str:

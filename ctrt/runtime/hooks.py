@@ -107,7 +107,9 @@ def _run(hook: Hook, document: bytes) -> None:
         raise HookError(0, f"it did not end within {timeout} s, and was killed")
     code = os.waitstatus_to_exitcode(status)
     if code:
-        how = f"exit status {code}" if code > 0 else f"killed by signal {-code}"
+        how = f"exit status {code}"
+        if code < 0:
+            how = f"killed by signal {-code} ({(_signal.strsignal(-code) or 'unknown').lower()})"
         told = words.decode(errors="replace").strip()
         raise HookError(0, f"{how}, it said: {told}" if told else how)
 

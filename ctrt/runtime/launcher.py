@@ -14,13 +14,13 @@ import sys
 import threading
 
 from ctrt.errors import CtrtError
-from ctrt.runtime import helper
+from ctrt.runtime import helper, stepping
 from ctrt.runtime.failure import exit_status, step_error
 from ctrt.runtime.plan import Plan
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    pass
+    from collections.abc import Callable
 
 _EEXIST = 17
 _PACKAGE_PARENT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
@@ -46,22 +46,30 @@ class Running:
         """The exit status as the shell has it (128 + n for signal n); None while it runs."""
         self.left = ""
         """What could not be cleaned up, in words; empty if all was."""
+        self._keeper: Launcher | None = None
 
     def fileno(self) -> int:
         """The descriptor to wait on, together with others."""
         return self._control.fileno()
 
-    def _begin(self, directory: str | None) -> None:
+    def _begin(self, directory: str | None, step: Callable[[int], bool] | None) -> None:
         message, _ = helper.receive(self._control)
+        called_off = False
+        while message is not None and message[0] == "pause":
+            called_off = step is None or not step(message[1])
+            os.write(self._control.fileno(), b"-" if called_off else stepping.GO)
+            message, _ = helper.receive(self._control)
         if message is None:
             raise CtrtError("the launcher's process ended; run the cell again to start a new one")
         if message[0] == "failed":
             self._control.close()
-            _, step, call, errno, words, _ = message
-            if step < 0 and errno == _EEXIST:
+            _, index, call, errno, words, _ = message
+            if called_off:
+                raise CtrtError("the start was called off; nothing is left of it", status=130)
+            if index < 0 and errno == _EEXIST:
                 name = os.path.basename(directory or "")
                 raise CtrtError(f"there is a container {name!r} already; see: ctrt ps")
-            raise step_error(self._plan, step, call, errno, words)
+            raise step_error(self._plan, index, call, errno, words)
         _, self.pid, self.stopped = message
 
     def release(self) -> None:
@@ -85,7 +93,7 @@ class Running:
             else:
                 _, status, self.left = message
                 self.status = exit_status(status)
-            self._control.close()
+            self.close()
         return self.status
 
     def wait(self) -> int:
@@ -98,6 +106,8 @@ class Running:
     def close(self) -> None:
         """Let go of the process: it is killed unless it was started with `detach`."""
         self._control.close()
+        if self._keeper is not None:
+            self._keeper.close()
 
 
 class Launcher:
@@ -116,16 +126,21 @@ class Launcher:
     def start(
         self,
         plan: Plan,
-        fds: tuple[int, int, int],
+        fds: tuple[int, ...],
         *,
         directory: str | None = None,
         state: str = "",
-        detach: bool = False,
+        detach: str = "",
+        step: Callable[[int], bool] | None = None,
     ) -> Running:
         """Carry out a plan in the helper: returns when its program runs.
 
-        `fds` are standard input, output and error; `directory` is the journal's, which is
-        removed with all that the plan made when the program ends. Raises StepError.
+        `fds` are standard input, output and error, and the descriptor over which a terminal's
+        master is sent where the plan makes one; `directory` is the journal's, which is
+        removed with all that the plan made when the program ends. With `detach` the program
+        outlives this process, and its exit status is written to that file. With `step` the plan is
+        one of `stepping.stepped`: it is called with the index of each step before that is done, and
+        says whether to do it; this launcher is then for this process alone. Raises StepError.
         """
         ours, theirs = socket.socketpair()
         running = Running(ours, plan)
@@ -136,10 +151,14 @@ class Launcher:
         finally:
             theirs.close()
         try:
-            running._begin(directory)  # noqa: SLF001
+            running._begin(directory, step)  # noqa: SLF001
         except BaseException:
             ours.close()
+            if step is not None:
+                self.close()
             raise
+        if step is not None:
+            running._keeper = self  # noqa: SLF001
         return running
 
     def recover(self, containers: str) -> list[str]:
@@ -153,6 +172,14 @@ class Launcher:
                 helper.send(self._connected(), ("recover", containers), (theirs.fileno(),))
             message, _ = helper.receive(ours)
         return list(message[1]) if message else []
+
+    def child(self) -> int:
+        """The pid of the process that is just being made; 0 before there is one."""
+        try:
+            with open(f"/proc/{self._pid}/task/{self._pid}/children") as file:
+                return int((file.read().split() or ["0"])[-1])
+        except OSError:
+            return 0
 
     def _connected(self) -> socket.socket:
         """The socket to a living helper of this very process."""

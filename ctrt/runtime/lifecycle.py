@@ -22,10 +22,10 @@ from ctrt.runtime.records import Record, check_id, default_root, start_time
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
     from typing import Any
 
-    from ctrt.runtime.cgroup import Group
+    from ctrt.runtime.cgroup import Cgroup, Group
     from ctrt.runtime.executor import Started, StartError
     from ctrt.runtime.host import Host
     from ctrt.runtime.plan import Plan
@@ -34,7 +34,9 @@ VERSION = "1.2.1"
 """The version of the OCI runtime specification whose words the state speaks."""
 
 _ENOENT, _ENXIO = 2, 6
+_HARMLESS = ("SCMP_ACT_ALLOW", "SCMP_ACT_ERRNO", "SCMP_ACT_LOG")
 _SIGKILL = 9
+_PIDFD_RECEIVER = "run.oci.pidfd_receiver"
 
 
 # --- what a container is -------------------------------------------------------------------------
@@ -54,6 +56,26 @@ def status(record: Record) -> str:
     if group(record).frozen():
         return "paused"
     return "created" if record.waits() else "running"
+
+
+def processes(record: Record) -> list[int]:
+    """The pids of a container's processes, as seen here."""
+    own = group(record)
+    if own.v2 or own.v1:
+        return own.processes()
+    # Without a cgroup of its own it is known by its pid namespace, if it has one.
+    first = record.pid
+    if not first or not record.state["own_pids"]:
+        return [first] if first else []
+    space = os.stat(f"/proc/{first}/ns/pid").st_ino
+    found = []
+    for name in os.listdir("/proc"):
+        try:
+            if name.isdecimal() and os.stat(f"/proc/{name}/ns/pid").st_ino == space:
+                found.append(int(name))
+        except OSError:
+            pass  # it has just ended, or is somebody else's
+    return sorted(found)
 
 
 def describe(record: Record, now: str = "") -> dict[str, Any]:
@@ -86,6 +108,7 @@ class Options:
 
     __slots__ = (
         "cgroup_manager",
+        "config",
         "console",
         "console_socket",
         "detach",
@@ -99,6 +122,8 @@ class Options:
 
     def __init__(self) -> None:
         self.cgroup_manager = "cgroupfs"
+        self.config: str | None = None
+        """The configuration's path, where it is not the bundle's config.json."""
         self.console_socket: str | None = None
         self.detach = True
         """The caller does not wait, so a terminal is somebody else's to look after."""
@@ -110,19 +135,19 @@ class Options:
         self.no_pivot = False
         self.pid_file: str | None = None
         self.pidfd_socket: str | None = None
-        self.preserve_fds = 0
+        self.preserve_fds: tuple[int, ...] = ()
+        """The descriptors after standard error that the program gets, too."""
 
 
-def load_config(bundle: str) -> tuple[dict[str, Any], bytes]:
-    """The configuration of a bundle, checked, and as it was read."""
+def load_config(path: str) -> tuple[dict[str, Any], bytes]:
+    """A configuration file, checked, and as it was read."""
     from ctrt.oci import spec
 
-    path = f"{bundle}/config.json"
     try:
         with open(path, "rb", buffering=0) as file:
             data = file.read()
     except OSError as error:
-        what = "JSON specification file config.json not found"
+        what = f"JSON specification file {os.path.basename(path)} not found"
         raise CtrtError(f"{what}: {path}: {error.strerror}", status=1) from None
     notes: list[str] = []
     config = spec.load(data, notes=notes)
@@ -147,6 +172,21 @@ def seccomp_filter(config: dict[str, Any]) -> bytes | None:
         raise CtrtError(str(error)) from None
 
 
+def _lets_stand_in(config: dict[str, Any]) -> bool:
+    """Whether the calls that operations/stand_in.py needs do not end the process.
+
+    One that is refused it can do without.
+    """
+    profile = (config.get("linux") or {}).get("seccomp") or {}
+    rules = profile.get("syscalls") or ()
+    default = str(profile.get("defaultAction") or "SCMP_ACT_ALLOW")
+    for call in ("memfd_create", "execveat", "fcntl"):
+        actions = [rule["action"] for rule in rules if call in rule["names"]] or [default]
+        if not all(action in _HARMLESS for action in actions):
+            return False
+    return True
+
+
 def _filters_directory() -> str:
     return f"{default_root().removesuffix('-runtime')}/seccomp"
 
@@ -159,33 +199,30 @@ def create(
     `stdio` are the descriptors that become its standard input, output and error. The caller lets
     the process `stay` or `go`. Raises CtrtError; what was made is then undone.
     """
-    from ctrt.runtime import cgroup, console, executor, planner, waiting
+    from ctrt.runtime import console, executor, planner, waiting
     from ctrt.runtime.host import Host
 
     waiting.register()
 
     check_id(identifier)
-    config, data = load_config(bundle)
-    linux = config.get("linux") or {}
+    config, data = load_config(options.config or f"{bundle}/config.json")
     process = config.get("process")
     if process is None:
         raise CtrtError("process: it is missing, and a container needs a program", status=1)
     terminal = bool(process.get("terminal"))
     _check_terminal(terminal, options)
-    _pass_on_descriptors(process, options)
+    _announce_descriptors(process)
     host = Host.probe()
-    if options.cgroup_manager == "disabled":
-        groups = cgroup.none()
-    else:
-        systemd = options.cgroup_manager == "systemd"
-        if not linux.get("cgroupsPath") and not systemd:
-            linux = config["linux"] = {**linux, "cgroupsPath": _cgroup_path(root, identifier)}
-        groups = cgroup.plan(config, host, systemd=systemd, name=identifier)
-    path = config["root"]["path"]
+    if _map_ids(config, host):
+        from ctrt.oci import fastjson
+
+        data = fastjson.dumps(config).encode()
+    groups = plan_cgroup(root, identifier, config, host, options)
+    rootfs = find_rootfs(bundle, config["root"]["path"])
     plan = planner.container(
         config,
         host,
-        planner.Directory(os.path.normpath(os.path.join(bundle, path))),
+        planner.Directory(rootfs),
         subject=f"container {identifier}",
         cgroup=groups,
         seccomp=seccomp_filter(config),
@@ -196,6 +233,8 @@ def create(
         keyring=not options.no_new_keyring,
     )
     options.plan = plan
+    if on_plan:
+        on_plan(plan)
     record = Record.make(root, identifier)
     about: dict[str, Any] = {
         "ociVersion": config["ociVersion"],
@@ -218,28 +257,21 @@ def create(
         if terminal:
             fds["console"] = _console(options)
             opened.append(fds["console"])
-        started = executor.execute(plan.wire(), fds, about=about, preserved=options.preserve_fds)
-        record.state = {
-            "version": config["ociVersion"],
-            "id": identifier,
-            "pid": started.pid,
-            "start_time": start_time(started.pid),
-            "bundle": bundle,
-            "rootfs": os.path.normpath(os.path.join(bundle, path)),
-            "created": timestamp(),
-            "owner": os.geteuid(),
-            "annotations": config.get("annotations") or {},
-            "cgroup": groups.state,
-            "own_pids": any(
-                entry["type"] == "pid" and not entry.get("path")
-                for entry in linux.get("namespaces") or ()
-            ),
-        }
+        started = executor.execute(
+            plan.wire(),
+            fds,
+            about=about,
+            preserved=options.preserve_fds,
+            protect=_lets_stand_in(config),
+        )
+        record.state = new_state(identifier, bundle, rootfs, config, started.pid, groups)
         record.write("config.json", data)
         if options.pid_file:
             write_pid(options.pid_file, started.pid)
-        if options.pidfd_socket:
-            console.send(_connect(options.pidfd_socket), started.pidfd)
+        # crun's callers name the socket in an annotation.
+        receiver = options.pidfd_socket or about.get("annotations", {}).get(_PIDFD_RECEIVER)
+        if receiver:
+            console.send(_connect(receiver), started.pidfd)
         record.save()
     except BaseException as error:
         if started is not None:
@@ -255,6 +287,57 @@ def create(
     return record, started
 
 
+def plan_cgroup(
+    root: str, identifier: str, config: dict[str, Any], host: Host, options: Options
+) -> Cgroup:
+    """The cgroup of a new container, as the configuration and the options say."""
+    from ctrt.runtime import cgroup
+
+    if options.cgroup_manager == "disabled":
+        return cgroup.none()
+    linux = config.get("linux") or {}
+    systemd = options.cgroup_manager == "systemd"
+    if not linux.get("cgroupsPath") and not systemd:
+        config["linux"] = {**linux, "cgroupsPath": _cgroup_path(root, identifier)}
+    return cgroup.plan(config, host, systemd=systemd, name=identifier)
+
+
+def new_state(
+    identifier: str, bundle: str, rootfs: str, config: dict[str, Any], pid: int, groups: Cgroup
+) -> dict[str, Any]:
+    """What is written down of a container whose first process is there."""
+    return {
+        "version": config["ociVersion"],
+        "id": identifier,
+        "pid": pid,
+        "start_time": start_time(pid),
+        "bundle": bundle,
+        "rootfs": rootfs,
+        "created": timestamp(),
+        "owner": os.geteuid(),
+        "annotations": config.get("annotations") or {},
+        "cgroup": groups.state,
+        "own_pids": any(
+            entry["type"] == "pid" and not entry.get("path")
+            for entry in (config.get("linux") or {}).get("namespaces") or ()
+        ),
+    }
+
+
+def find_rootfs(bundle: str, path: str) -> str:
+    """The root file system's absolute path."""
+    rootfs = os.path.normpath(os.path.join(bundle, path))
+    try:
+        mode = os.stat(rootfs).st_mode
+    except OSError as error:
+        raise CtrtError(
+            f"invalid rootfs: root.path: {rootfs}: {error.strerror}", status=1
+        ) from None
+    if mode & 0o170000 != 0o040000:
+        raise CtrtError(f"invalid rootfs: root.path: {rootfs} is not a directory", status=1)
+    return rootfs
+
+
 def _tell_notes(plan: Plan, host: Host, more: Iterable[str] = ()) -> None:
     """Warn of what is left out; what the configuration did not ask for is nothing to warn of."""
     for note in dict.fromkeys((*plan.notes, *more)):
@@ -265,7 +348,9 @@ def _tell_notes(plan: Plan, host: Host, more: Iterable[str] = ()) -> None:
 def _check_terminal(terminal: bool, options: Options) -> None:
     if terminal and options.detach and not options.console_socket:
         raise CtrtError(
-            "cannot allocate tty if runc will detach without setting console socket", status=1
+            "cannot allocate tty if runc will detach without setting console socket: "
+            "use --console-socket",
+            status=1,
         )
     if options.console_socket and not (terminal and options.detach):
         raise CtrtError(
@@ -273,25 +358,69 @@ def _check_terminal(terminal: bool, options: Options) -> None:
         )
 
 
-def _pass_on_descriptors(process: dict[str, Any], options: Options) -> None:
-    """Take what sd_listen_fds(3) of the caller announces along, for the container to find."""
+def _map_ids(config: dict[str, Any], host: Host) -> bool:
+    """Map root of a new user namespace to the caller, where the configuration maps nobody.
+
+    An ordinary user can have no other namespace without that one: it is added where it is missing.
+    Returns whether the configuration is another now.
+    """
+    linux = config.setdefault("linux", {})
+    names = ("uidMappings", "gidMappings")
+    if any(linux.get(name) for name in names):
+        return False
+    entries = linux.setdefault("namespaces", [])
+    users = [entry for entry in entries if entry["type"] == "user"]
+    if not users and not host.capable:
+        warn("an ordinary user's container needs a user namespace: it gets one")
+        entries.append({"type": "user"})
+    elif not users or users[0].get("path"):
+        return False
+    user = config["process"].get("user") or {}
+    if host.privileged:
+        if user.get("uid") or user.get("gid"):
+            return False
+        maps: Any = (((0, host.uid, 1),), ((0, host.gid, 1),))
+    else:
+        maps = host.id_maps()
+    for name, extents in zip(names, maps, strict=True):
+        linux[name] = [
+            {"containerID": inside, "hostID": outside, "size": count}
+            for inside, outside, count in extents
+        ]
+    return True
+
+
+def _announce_descriptors(process: dict[str, Any]) -> None:
+    """Tell the container of the descriptors that sd_listen_fds(3) told the caller of."""
     listen = os.environ.get("LISTEN_FDS", "")
     if listen.isdecimal() and int(listen) > 0:
-        options.preserve_fds += int(listen)
         process["env"] = [
             *(process.get("env") or ()),
             f"LISTEN_FDS={listen}",
             "LISTEN_PID=1",
         ]
-    for number in range(3, 3 + options.preserve_fds):
-        try:
-            os.fstat(number)
-        except OSError:
-            raise CtrtError(
-                f"--preserve-fds: descriptor {number} is not open; descriptors from 3 to "
-                f"{2 + options.preserve_fds} were to be passed on",
-                status=1,
-            ) from None
+
+
+def handed_over(count: int) -> tuple[int, ...]:
+    """The open ones of `count` descriptors after standard error, and of those of LISTEN_FDS.
+
+    It is asked before this process has any of its own there.
+    """
+    listen = os.environ.get("LISTEN_FDS", "")
+    if listen.isdecimal():
+        count += int(listen)
+    if count <= 0:
+        return ()
+    numbers = map(int, os.listdir("/proc/self/fd"))
+    found = []
+    for number in sorted(numbers):
+        if 3 <= number < 3 + count:
+            try:
+                os.fstat(number)
+            except OSError:
+                continue  # that was the list itself
+            found.append(number)
+    return tuple(found)
 
 
 def _cgroup_path(root: str, identifier: str) -> str:
@@ -370,7 +499,7 @@ def _program_words(name: str, error: StartError) -> str:
     """What execve(2) refused, in the words of `_find_program`."""
     if error.errno == _ENOENT and "/" not in name:
         return f'exec: "{name}": executable file not found in $PATH: No such file or directory'
-    return f'exec: "{name}": {os.strerror(error.errno).lower()}'
+    return f"exec {name}: {os.strerror(error.errno).lower()}"
 
 
 def write_pid(path: str, pid: int) -> None:
@@ -387,6 +516,9 @@ def write_pid(path: str, pid: int) -> None:
 
 warnings: list[str] = []
 """What went wrong without being an error; the command tells it."""
+
+on_plan: Callable[[Plan], None] | None = None
+"""Who is shown each plan before it is carried out."""
 
 
 def warn(words: str) -> None:
@@ -420,22 +552,18 @@ def enter(
     waiting.register()
     terminal = bool(process.get("terminal"))
     _check_terminal(terminal, options)
-    _pass_on_descriptors(process, options)
+    _announce_descriptors(process)
     host = Host.probe()
     config = record.config()
     own = group(record)
-    below = _below(cgroups)
+    v2, v1 = _entered_cgroups(record, own, tuple(cgroups))
     plan = planner.enter(
         process,
         planner.Target(
             record.state["pid"],
             start_time=record.state["start_time"],
-            cgroup=own.v2 and own.v2 + below.get("", ""),
-            cgroups_v1=tuple(
-                dict.fromkeys(
-                    path + below.get(name, below.get("", "")) for name, path in own.v1.items()
-                )
-            ),
+            cgroup=v2,
+            cgroups_v1=v1,
             config=config,
         ),
         host,
@@ -444,6 +572,8 @@ def enter(
         terminal=terminal,
         keyring=not options.no_new_keyring,
     )
+    if on_plan:
+        on_plan(plan)
     fds = dict(zip(("stdin", "stdout", "stderr"), stdio, strict=True))
     opened = []
     try:
@@ -451,7 +581,12 @@ def enter(
             fds["console"] = _console(options)
             opened.append(fds["console"])
         try:
-            started = executor.execute(plan.wire(), fds, preserved=options.preserve_fds)
+            started = executor.execute(
+                plan.wire(),
+                fds,
+                preserved=options.preserve_fds,
+                protect=_lets_stand_in(config),
+            )
         except executor.StartError as error:
             raise start_error(plan, error) from None
     finally:
@@ -469,15 +604,57 @@ def enter(
     return started
 
 
-def _below(cgroups: Iterable[str]) -> dict[str, str]:
+def _entered_cgroups(
+    record: Record, own: Group, wanted: tuple[str, ...]
+) -> tuple[str | None, tuple[str, ...]]:
+    """The cgroups that another process of a container goes to: v2's, and those of v1."""
+    below = _below(wanted, own)
+    everywhere = below.get("", "")
+    v2 = own.v2 and own.v2 + everywhere
+    if v2 and not wanted:
+        v2 = _leaf(record, v2)
+    v1 = tuple(dict.fromkeys(path + below.get(name, everywhere) for name, path in own.v1.items()))
+    for directory in (*v1, *((v2,) if v2 else ())) if wanted else ():
+        if not os.path.isdir(directory):
+            raise CtrtError(
+                f"--cgroup: error adding pid of the new process to {directory}: "
+                "no such file or directory"
+            )
+    return v2, v1
+
+
+def _leaf(record: Record, top: str) -> str:
+    """The container's cgroup v2, or where its first process is once the container has divided it.
+
+    A cgroup that passes controllers on takes no process: cgroups(7), no internal processes.
+    """
+    from ctrt.linux import cgroups
+
+    if not cgroups.read(f"{top}/cgroup.subtree_control").strip():
+        return top
+    for line in cgroups.read(f"/proc/{record.state['pid']}/cgroup").splitlines():
+        if line.startswith("0::"):
+            _, found, below = line.partition(record.state["cgroup"]["path"])
+            return top + below if found else top
+    return top
+
+
+def _below(wanted: tuple[str, ...], own: Group) -> dict[str, str]:
     """The values of `exec --cgroup` by controller ("" is all): PATH or CONTROLLER,...:PATH."""
     found = {}
-    for value in cgroups:
-        controllers, _, path = value.rpartition(":")
+    for value in wanted:
+        controllers, colon, path = value.rpartition(":")
         path = path.strip("/")
         if ".." in path.split("/"):
-            raise CtrtError(f"--cgroup: {value!r} is not below the container's cgroup")
+            raise CtrtError(
+                f"--cgroup: bad sub cgroup path {value!r}: it is not below the container's cgroup"
+            )
         for name in controllers.split(","):
+            if colon and name not in own.v1:
+                raise CtrtError(
+                    f"--cgroup: unknown controller {name!r}: the container has no cgroup of "
+                    "its own in such a hierarchy of cgroup v1"
+                )
             found[name] = f"/{path}" if path else ""
     return found
 
@@ -503,11 +680,20 @@ def start(root: str, identifier: str) -> None:
             os.write(go, b"s")
             os.close(go)
             # The end of this pipe is the program's execve(2), which closes it.
-            told = os.read(answer, 65536)
+            told = b""
+            while piece := os.read(answer, 65536):
+                told += piece
         finally:
             os.close(answer)
-        if told:
-            *_, words = marshal.loads(told[1:])
+        # BECOMING of operations/context.py, or nothing: then it has become its program.
+        if told not in (b"", b"x"):
+            from ctrt.runtime import executor
+
+            if told.startswith(executor.FAILED):
+                *_, words = marshal.loads(told[1:])
+            else:
+                name = record.config()["process"]["args"][0]
+                words = f"exec {name}: {os.strerror(executor.refusal(told[1:])).lower()}"
             raise CtrtError(f"cannot start container {identifier}: {words}", status=1)
         after_start(record)
     finally:
@@ -529,14 +715,26 @@ def kill(root: str, identifier: str, number: int, *, everything: bool = False) -
     """Signal a container's first process, or with `everything` all its processes."""
     record = Record.find(root, identifier)
     if everything:
-        group(record).kill(number)
+        own = group(record)
+        if own.v2 or own.v1:
+            own.kill(number)
+            return
+        for pid in processes(record):
+            try:
+                os.kill(pid, number)
+            except ProcessLookupError:
+                pass
         return
     pidfd = record.pidfd()
+    # Without a pid namespace of its own the others outlive the first process.
+    others = number == _SIGKILL and not record.state["own_pids"]
     if pidfd < 0:
+        if others and group(record).processes():
+            group(record).kill(number)
+            return
         raise CtrtError("container not running", status=1)
     try:
-        # Without a pid namespace of its own the others would outlive the first process.
-        if number == _SIGKILL and not record.state["own_pids"]:
+        if others:
             group(record).kill(number)
         _signal.pidfd_send_signal(pidfd, number)
         if number == _SIGKILL and group(record).frozen():
@@ -549,6 +747,7 @@ def kill(root: str, identifier: str, number: int, *, everything: bool = False) -
 
 def delete(root: str, identifier: str, *, force: bool = False) -> None:
     """Take back all that was made for a container; with `force` it is killed first."""
+    check_id(identifier)
     try:
         record = Record.find(root, identifier, lock=True)
     except CtrtError:
@@ -559,7 +758,8 @@ def delete(root: str, identifier: str, *, force: bool = False) -> None:
         pidfd = record.pidfd()
         if pidfd >= 0:
             try:
-                if not force:
+                # One that was never started has nothing to lose: runc and crun end it, too.
+                if not force and status(record) != "created":
                     raise CtrtError(
                         f"cannot delete container {identifier} that is not stopped: "
                         f"{status(record)}",
@@ -583,6 +783,9 @@ def destroy(record: Record, pidfd: int) -> None:
         pass
     if own.frozen():
         own.thaw()
+    if select.select([pidfd], [], [], 0.5)[0]:
+        return
+    own.rescue()
     if not select.select([pidfd], [], [], 10)[0]:
         raise CtrtError(f"container {record.id} does not end, even killed", status=1)
 
@@ -634,8 +837,66 @@ def resume(root: str, identifier: str) -> None:
 
 
 def update(record: Record, resources: dict[str, Any]) -> None:
-    """Set other limits of a container's cgroup."""
+    """Set other limits of a container's cgroup, and note them in its configuration."""
+    memory = resources.get("memory") or {}
+    if memory.get("limit") and "checkBeforeUpdate" not in memory:
+        own = ((record.config().get("linux") or {}).get("resources") or {}).get("memory") or {}
+        check = bool(own.get("checkBeforeUpdate"))
+        resources = {**resources, "memory": {**memory, "checkBeforeUpdate": check}}
+    _join_hierarchies(record, resources)
     group(record).update(resources)
+    from ctrt.oci import fastjson
+
+    config = record.config()
+    linux = config.setdefault("linux", {})
+    linux["resources"] = _merged(linux.get("resources") or {}, resources)
+    record.write("config.json", fastjson.dumps(config).encode())
+
+
+def _join_hierarchies(record: Record, resources: dict[str, Any]) -> None:
+    """Make the cgroups of v1 that limits need and the container, made without limits, lacks."""
+    from ctrt.linux import cgroups
+    from ctrt.runtime import cgroup_operations, limits
+
+    state, own = record.state["cgroup"], group(record)
+    if not state or own.systemd:
+        return
+    layout = cgroups.layout()
+    made = {}
+    for controller in limits.asked(resources):
+        top = layout.v1.get(controller)
+        if top and controller not in own.v1 and layout.writable(top + state["path"]):
+            made[controller] = top + state["path"]
+    if not made:
+        return
+    # Written down first, for whoever deletes the container if this is as far as it comes.
+    state["v1"] = {**own.v1, **made}
+    record.save()
+    for controller, directory in made.items():
+        make = cgroup_operations.OPERATIONS["cgroup_make"]
+        make(None, directory, layout.v1[controller], state["mark"])
+    moved: set[int] = set()
+    # Again until there are no new ones: some may fork meanwhile.
+    while new := set(own.processes()) - moved:
+        moved |= new
+        for pid in new:
+            for directory in dict.fromkeys(made.values()):
+                try:
+                    cgroups.write(f"{directory}/cgroup.procs", str(pid))
+                except ProcessLookupError:
+                    pass  # it has just ended
+
+
+def _merged(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
+    """A document with those values of another that it names."""
+    found = dict(old)
+    for key, value in new.items():
+        before = found.get(key)
+        if isinstance(before, dict) and isinstance(value, dict):
+            found[key] = _merged(before, value)
+        else:
+            found[key] = value
+    return found
 
 
 def describe_more(record: Record) -> dict[str, Any]:

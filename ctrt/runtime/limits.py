@@ -47,7 +47,7 @@ def asked(resources: Resources) -> dict[str, str]:
     for name in cpu:
         found.setdefault("cpuset" if name in ("cpus", "mems") else "cpu", f"{PLACE}.cpu.{name}")
     for name in resources.get("memory") or {}:
-        if name not in ("useHierarchy", "checkBeforeUpdate", "kernel", "kernelTCP"):
+        if name not in ("useHierarchy", "checkBeforeUpdate", "kernel"):
             found.setdefault("memory", f"{PLACE}.memory.{name}")
     for name, controller in (("pids", "pids"), ("blockIO", "blkio"), ("rdma", "rdma")):
         if resources.get(name):
@@ -161,6 +161,7 @@ def _memory_v1(resources: Resources) -> list[Setting]:
         ("limit", "memory.limit_in_bytes", limit),
         ("swap", "memory.memsw.limit_in_bytes", swap),
         ("reservation", "memory.soft_limit_in_bytes", memory.get("reservation") or 0),
+        ("kernelTCP", "memory.kmem.tcp.limit_in_bytes", memory.get("kernelTCP") or 0),
     ]
     found = [
         # An unlimited swap is what there is anyway where swap is not accounted.

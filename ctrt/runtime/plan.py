@@ -58,6 +58,14 @@ class Step:
 
     __hash__ = None  # type: ignore[assignment]
 
+    def lines(self, number: str) -> list[str]:
+        """The step for a person, with its number: its name, reason, source, needs and calls."""
+        indent = " " * (len(number) + 1)
+        found = [f"{number} {self.name}  ({self.where})", f"{indent}{self.why} [{self.source}]"]
+        if self.needs:
+            found.append(f"{indent}needs: {self.needs}")
+        return found + [f"{indent}  {describe(call)}" for call in self.calls]
+
     def __repr__(self) -> str:
         return f"Step({self.name!r}, {self.where!r}, {len(self.calls)} calls)"
 
@@ -104,12 +112,7 @@ class Plan:
         lines = []
         width = len(str(len(self.steps)))
         for number, step in enumerate(self.steps, 1):
-            lines.append(f"{number:>{width}}. {step.name}  ({step.where})")
-            indent = " " * (width + 2)
-            lines.append(f"{indent}{step.why} [{step.source}]")
-            if step.needs:
-                lines.append(f"{indent}needs: {step.needs}")
-            lines += [f"{indent}  {describe(call)}" for call in step.calls]
+            lines += step.lines(f"{number:>{width}}.")
         lines += [f"note: {note}" for note in self.notes]
         return "\n".join(lines)
 
@@ -220,18 +223,29 @@ def describe(call: Call) -> str:
     if name == "idmap":
         recursive = ", AT_RECURSIVE" if a[2] else ""
         return f"mount_setattr({a[0]}, MOUNT_ATTR_IDMAP of {a[1]}{recursive})"
-    if name == "attach":
+    if name == "bind_link":
+        return f"readlink({_quoted(a[0])}) or {describe(('bind', *a[:3]))}"
+    if name == "slave":
+        return f"mount_setattr({a[0]}, MS_SLAVE, AT_RECURSIVE)"
+    if name == "home":
+        return f'home directory of {a[0]} in "/etc/passwd"'
+    if name in ("attach", "attach_link"):
         types = [
             f"; mount_setattr({a[0]}, {_flags(flag, _PROPAGATION)}{', AT_RECURSIVE' * recursive})"
             for flag, recursive in (a[2] if len(a) > 2 else ())
         ]
-        return f"move_mount({a[0]}, {_quoted(a[1])}){''.join(types)}"
+        link = f"symlinkat({a[0]}, {_quoted(a[1])}) or " if name == "attach_link" else ""
+        return f"{link}move_mount({a[0]}, {_quoted(a[1])}){''.join(types)}"
+    if name == "node_outside":
+        return f"mknod({a[1]:#o}, {a[2][0]}:{a[2][1]}) -> {a[4]}"
     if name == "node":
         return f"mknod({_quoted(a[0])}, {a[1]:#o}, {a[2][0]}:{a[2][1]})"
     if name == "sysctl":
         return "; ".join(f"write({_quoted('/proc/sys/' + key)}, {_quoted(v)})" for key, v in a[0])
     if name == "rlimits":
         return "; ".join(f"prlimit(PID, {limit}, {soft}, {hard})" for limit, soft, hard in a[0])
+    if name in ("affinity", "scheduler", "io_priority", "memory_policy"):
+        return _describe_trait(name, a)
     if name == "hooks":
         return f"{a[0]}: {'; '.join(hook[0] for hook in a[1])}"
     if name == "find_program":
@@ -253,6 +267,12 @@ def describe(call: Call) -> str:
         return f"mkdir({_quoted(a[0])}, {a[1]:#o})"
     if name == "write":
         return f"write({_quoted(a[0])})"
+    if name == "cgroup_make":
+        return f"mkdir({_quoted(a[0])})" + "".join(f" +{name}" for name in (a[3:] or ((),))[0])
+    if name == "cgroup_write":
+        return f"write({_quoted(a[0])}, {_quoted(a[1])})"
+    if name == "cgroup_attach":
+        return "; ".join(f'write("{path}/cgroup.procs", PID)' for path in a[0])
     if name == "overlay":
         return f'fsmount("overlay", {len(a[0])} lower layers, upper{", idmapped" if a[3] else ""})'
     if name == "seccomp":
@@ -262,6 +282,11 @@ def describe(call: Call) -> str:
         return f"execve({', '.join(_quoted(argument) for argument in a[0])})"
     if name == "capabilities":
         return f"capset(effective={a[3]:#x}, permitted={a[4]:#x}, inheritable={a[5]:#x})"
+    if name == "rights":
+        words = ("bounding", "permitted", "inheritable", "ambient")
+        sets = ", ".join(f"{word}={bits:#x}" for word, bits in zip(words, a[3], strict=True))
+        bits = f"; securebits {a[4]:#x}" if a[4] else ""
+        return f"become({a[0]}, {a[1]}, {a[2]}); capset({sets}){bits}"
     arguments = ", ".join(
         _quoted(value)
         if isinstance(value, str)
@@ -271,3 +296,24 @@ def describe(call: Call) -> str:
         for value in a
     )
     return f"{name}({arguments})"
+
+
+def _describe_trait(name: str, a: list[Any]) -> str:
+    """A call that says how the kernel treats a process."""
+    if name == "affinity":
+        return f"sched_setaffinity(PID, {list(a[0])})"
+    if name == "io_priority":
+        return f"ioprio_set(PID, class {a[0]}, level {a[1]})"
+    from ctrt.linux import tasks
+
+    if name == "memory_policy":
+        modes = {number: word for word, number in tasks.MEMORY_POLICIES.items()}
+        flags = {bit: word for word, bit in tasks.MEMORY_FLAGS.items()}
+        mode = modes[a[0] & ~sum(flags)]
+        shown = "".join(f"|{word}" for bit, word in flags.items() if a[0] & bit)
+        return f"set_mempolicy({mode}{shown}, {list(a[1])})"
+    policy = next(word for word, number in tasks.POLICIES.items() if number == a[0])
+    words = [policy, f"flags {a[1]:#x}", f"nice {a[2]}", f"priority {a[3]}"]
+    if any(a[4]):
+        words.append("runtime, deadline and period {} {} {} ns".format(*a[4]))
+    return f"sched_setattr(PID, {', '.join(words)})"

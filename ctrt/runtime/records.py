@@ -7,7 +7,8 @@
     ROOT/ID/config.json   the configuration that it was made of
 
 The directory is locked (flock(2)) by whoever changes the container. One without state.json whose
-lock can be taken is what a crash has left, and the next command for it undoes it.
+lock can be taken is what a crash has left, and the next command for it undoes it. One without a
+journal is none of ours.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     Call = tuple[Any, ...]
 
 _ENXIO = 6
+_ENOTEMPTY = 39
 _ESRCH = 3
 _PATIENCE_SECONDS = 30
 _ALLOWED = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_+-."
@@ -50,10 +52,16 @@ def check_id(identifier: str) -> str:
     """The id, if it can be one; it is a directory's name, too."""
     if not identifier:
         raise CtrtError("container ID cannot be empty")
-    if identifier.strip(_ALLOWED) or identifier.startswith(".") or len(identifier) > 1024:
+    for letter in identifier:
+        if letter not in _ALLOWED:
+            raise CtrtError(
+                f"invalid container ID format: invalid character `{letter}` in the ID "
+                f"{identifier!r}; it has letters, digits, '_', '+', '-' and '.'"
+            )
+    if identifier.startswith(".") or len(identifier) > 1024:
         raise CtrtError(
-            f"invalid container ID format: {identifier!r} is not letters, digits, '_', '+', '-' "
-            "and '.', beginning without '.'"
+            f"invalid container ID format: {identifier[:80]!r} begins with '.', or is longer than "
+            "1024 letters"
         )
     return identifier
 
@@ -158,7 +166,7 @@ class Record:
         """Lock the directory; False if somebody else has it, or it is gone."""
         try:
             lock = os.open(self.directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return False
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -173,9 +181,12 @@ class Record:
 
     def _load(self) -> bool:
         try:
-            self.state = fastjson.loads(self.read("state.json"))
-        except FileNotFoundError:
+            state = fastjson.loads(self.read("state.json"))
+        except (FileNotFoundError, NotADirectoryError):
             return False
+        if not isinstance(state, dict) or "start_time" not in state:
+            return False  # another runtime's
+        self.state = state
         return True
 
     def release(self) -> None:
@@ -236,19 +247,24 @@ class Record:
         take_back(calls, known)
 
     def end(self) -> None:
-        """Take back all, last the directory."""
+        """Take back all, last the directory; one that is not ours is left as it is."""
         try:
-            self.undo()
-            try:
-                # The order matters: without state.json it is a leftover, which anybody removes.
-                os.unlink(self.path("state.json"))
-            except FileNotFoundError:
-                pass
-            for name in os.listdir(self.directory):
-                os.unlink(self.path(name))
+            if os.path.exists(self.path("journal")):
+                self.undo()
+                # The order matters: without state.json it is a leftover, which anybody removes,
+                # and without the journal it is anybody's.
+                names = set(os.listdir(self.directory)) - {"state.json", "journal"}
+                for name in ("state.json", *names, "journal"):
+                    try:
+                        os.unlink(self.path(name))
+                    except FileNotFoundError:
+                        pass
             os.rmdir(self.directory)
         except FileNotFoundError:
             pass
+        except OSError as error:
+            if error.errno != _ENOTEMPTY:
+                raise
         finally:
             self.release()
 

@@ -28,10 +28,12 @@ _NEW_LISTENER = 0x08
 _TSYNC = 0x01
 _ENDS = ("seccomp-inside", "seccomp-outside")
 _SOURCE = "seccomp_unotify(2)"
+_STATE_VERSION = "0.2.0"
+"""Of the container process state: the one that config-linux.md shows, and agents know."""
 
 
 def notifies(profile: dict[str, Any]) -> bool:
-    """Whether a rule of a profile asks an agent; `listenerPath` is ignored if none does."""
+    """Whether a rule of a profile asks an agent; if none does, there need not be one."""
     return any(rule["action"] == "SCMP_ACT_NOTIFY" for rule in profile.get("syscalls") or ())
 
 
@@ -47,12 +49,19 @@ def channel() -> Step:
 
 
 def load(
-    program: bytes, flags: int, path: str, metadata: str = "", status: str = "creating"
+    program: bytes,
+    flags: int,
+    path: str,
+    metadata: str = "",
+    status: str = "creating",
+    *,
+    needed: bool = True,
 ) -> list[Step]:
     """The steps that load a filter and give its agent the word.
 
     `flags` are those of seccomp(2), `path` and `metadata` the profile's listenerPath and
-    listenerMetadata, `status` the container's. Both must be done before the process outside ends.
+    listenerMetadata, `status` the container's; an agent that is not `needed` may be missing. Both
+    must be done before the process outside ends.
     """
     # All threads at once makes no difference to the only one, and does not go with a listener.
     return [
@@ -67,7 +76,7 @@ def load(
         Step(
             "seccomp agent",
             OUTSIDE,
-            [("seccomp_agent", path, metadata, status)],
+            [("seccomp_agent", path, metadata, status, needed)],
             why="the agent gets the descriptor by which the kernel asks it",
             source="OCI runtime specification, config-linux.md, Seccomp",
             needs=f"an agent that listens at {path}",
@@ -91,7 +100,7 @@ def _listener(context: Context, program: bytes, flags: int) -> None:
     end.detach()  # closed by exec, as the notify descriptor is
 
 
-def _agent(context: Context, path: str, metadata: str, status: str) -> None:
+def _agent(context: Context, path: str, metadata: str, status: str, needed: bool = True) -> None:
     """Send the notify descriptor and the container process state to the agent."""
     end = _socket.socket(fileno=context.fds[_ENDS[1]])
     try:
@@ -102,7 +111,7 @@ def _agent(context: Context, path: str, metadata: str, status: str) -> None:
         raise OSError(71, "the container did not send its notify descriptor", path)
     notify = ancillary[0][2][:4]
     document: dict[str, Any] = {
-        "ociVersion": context.about.get("ociVersion", "1.0.2"),
+        "ociVersion": _STATE_VERSION,
         "fds": ["seccompFd"],
         "pid": context.pid,
         "metadata": metadata,
@@ -115,7 +124,12 @@ def _agent(context: Context, path: str, metadata: str, status: str) -> None:
         try:
             agent.connect(path)
         except OSError as error:
-            words = f"the seccomp agent does not listen ({error.strerror})"
+            if not needed:
+                return
+            words = (
+                "failed to connect with seccomp agent: "
+                f"the seccomp agent does not listen ({error.strerror})"
+            )
             raise OSError(error.errno, words, path) from None
         data = fastjson.dumps(document).encode()
         sent = agent.sendmsg([data], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, notify)])

@@ -1,14 +1,15 @@
 """The operations of plans that only the OCI runtime has: a process that is found and waits.
 
-`register()` makes them known to the executor, together with those of hooks, terminals and cgroups.
+`register()` makes them known to the executor, together with those of hooks and cgroups.
 """
 
 from __future__ import annotations
 
 import os
 
-from ctrt.runtime import cgroup_operations, console, executor, hooks
+from ctrt.runtime import cgroup_operations, executor, hooks
 from ctrt.runtime.operations import OPERATIONS, Context
+from ctrt.runtime.operations.process import executable
 
 _ENOENT, _EACCES, _EISDIR = 2, 13, 21
 _DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -31,7 +32,7 @@ def _find_program(
             raise OSError(number, f'exec: "{name}": stat {name}: {_small(words)}') from None
         if mode & 0o170000 == 0o040000:
             raise OSError(_EISDIR, f'exec: "{name}": is a directory: permission denied')
-        if not os.access(name, os.X_OK):
+        if not executable(name):
             raise OSError(_EACCES, f'exec: "{name}": permission denied')
         return
     search = next((e[5:] for e in environment if e.startswith("PATH=")), _DEFAULT_PATH)
@@ -39,7 +40,7 @@ def _find_program(
     for directory in search.split(":"):
         path = f"{directory or '.'}/{name}"
         if os.path.isfile(path):
-            if os.access(path, os.X_OK):
+            if executable(path):
                 return
             denied = True
     if denied:
@@ -71,7 +72,6 @@ def register() -> None:
         {
             **cgroup_operations.OPERATIONS,
             "await_start": _await_start,
-            "console": console.operation,
             "find_program": _find_program,
             "hooks": hooks.operation,
         }

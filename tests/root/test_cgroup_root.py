@@ -349,7 +349,7 @@ def test_a_cgroup_in_use_is_refused_and_its_processes_live():
     with Box(WAIT, pids={"limit": 50}) as box:
         box.ready()
         with (
-            pytest.raises(StartError, match=r"in use already \(1 processes\)"),
+            pytest.raises(StartError, match=r"cgroup is not empty: 1 process"),
             Box(WAIT, name="other/../box"),
         ):
             pass
@@ -363,7 +363,7 @@ def test_another_s_cgroup_is_not_emptied_by_an_undo():
     child = subprocess.Popen(["sleep", "60"])
     try:
         cgroups.write(f"{path}/cgroup.procs", str(child.pid))
-        with pytest.raises(StartError, match="in use already"), Box(WAIT, name="foreign"):
+        with pytest.raises(StartError, match="cgroup is not empty"), Box(WAIT, name="foreign"):
             pass
         assert cgroups.processes(path) == [child.pid]
         assert child.poll() is None

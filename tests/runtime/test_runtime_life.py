@@ -64,11 +64,9 @@ def test_start_is_for_created_containers_only(runtime: Runtime) -> None:
 def test_delete_is_for_stopped_containers_and_takes_all_back(both: Runtime) -> None:
     both.config(*SLEEP)
     both.quiet("create", "one")
-    for _ in range(2):
-        refused = both.call("delete", "one", check=False)
-        assert (refused.returncode, "not stopped" in refused.stderr) == (1, True)
-        if both.status("one") == "created":
-            both.call("start", "one")
+    both.call("start", "one")
+    refused = both.call("delete", "one", check=False)
+    assert (refused.returncode, "not stopped" in refused.stderr) == (1, True)
     both.call("kill", "one", "9")
     both.await_status("one", "stopped")
     assert both.state("one")["pid"] == 0
@@ -233,9 +231,9 @@ def test_descriptors_are_preserved_when_asked_for(both: Runtime) -> None:
     both.config("sh", "-c", "echo hello >&4; ls /proc/self/fd | tr '\\n' ' '")
     status, said = preserve(2)
     assert (status, said) == (0, "0 1 2 3 4 5 hello\n")
+    # Of more, those that are open.
     status, said = preserve(9)
-    assert status == 1
-    assert "descriptor" in said
+    assert (status, said[:12], said[-6:]) == (0, "0 1 2 3 4 5 ", "hello\n")
 
 
 @pytest.mark.parametrize(

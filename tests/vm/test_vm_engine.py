@@ -41,6 +41,29 @@ def test_root_runs_in_a_cgroup_v2_of_its_own(vm: Machine) -> None:
     assert vm.run("pgrep", "-x", "sleep").status == 1
 
 
+def test_root_s_limits_are_those_of_cgroup_v2(vm: Machine) -> None:
+    options = "-m 64m --memory-swap 96m --cpus 0.5 -c 300 --cpuset-cpus 0 --pids-limit 33"
+    vm.check(f"ctrt run -d --name limited {options} {BOX} sleep 100")
+    script = """
+        cd /sys/fs/cgroup/ctrt/limited-*
+        cat memory.max memory.swap.max cpu.max cpu.weight cpuset.cpus pids.max
+    """
+    found = vm.check("sh", "-c", script).splitlines()
+    # A command that comes later is in it, too.
+    inside = vm.check("ctrt", "exec", "limited", "cat", "/proc/self/cgroup")
+    vm.check("ctrt", "stop", "--time", "0", "limited")
+    assert found == [str(64 << 20), str(32 << 20), "50000 100000", "39", "0", "33"]
+    assert inside == "0::/\n"
+    assert vm.check("ls -F /sys/fs/cgroup/ctrt | grep / || true") == ""
+
+
+def test_a_user_s_limits_are_left_out_with_a_word(vm: Machine) -> None:
+    options = "-m 64m --ulimit nofile=33"
+    found = vm.run(f"ctrt run {options} {BOX} sh -c 'ulimit -n'", user=OTHER_USER)
+    assert (found.status, found.out) == (0, "33\n")
+    assert "limits are ignored for what is not delegated to you: memory" in found.err
+
+
 def test_the_container_sees_itself_as_the_top_of_its_cgroups(vm: Machine) -> None:
     out = vm.check("ctrt", "run", BOX, "cat", "/proc/self/cgroup")
     assert out == "0::/\n"

@@ -71,6 +71,120 @@ def test_files_of_cgroup_v2_are_set_by_their_names(vm: Machine, runtime: str) ->
     assert Bundle(vm, runtime, document).run() == f"{40 * MIB}\n"
 
 
+def test_the_other_limits_of_cgroup_v2(vm: Machine, runtime: str) -> None:
+    major, minor = map(int, vm.check("cat /sys/block/vda/dev").split(":"))
+    rates = {
+        "throttleReadBpsDevice": ("rbps", 1 << 20),
+        "throttleWriteBpsDevice": ("wbps", 2 << 20),
+        "throttleReadIOPSDevice": ("riops", 300),
+        "throttleWriteIOPSDevice": ("wiops", 400),
+    }
+    document = config("sleep", "100")
+    document["linux"]["cgroupsPath"] = "/tests/others"
+    document["linux"]["resources"] = {
+        "cpu": {"quota": 20000, "period": 50000, "burst": 1000, "cpus": "0", "mems": "0"},
+        "hugepageLimits": [{"pageSize": "2MB", "limit": 4 * MIB}],
+        "blockIO": {
+            name: [{"major": major, "minor": minor, "rate": rate}]
+            for name, (_, rate) in rates.items()
+        },
+        "unified": {"pids.max": "33"},
+    }
+    box = Bundle(vm, runtime, document)
+    box.start()
+    names = ("cpu.max", "cpu.max.burst", "cpuset.cpus", "cpuset.mems", "hugetlb.2MB.max", "io.max",
+             "pids.max")  # fmt: skip
+    outside = vm.check(f"cd /sys/fs/cgroup/tests/others && cat {' '.join(names)}")
+    inside = box.say(f"exec ID sh -c 'cd /sys/fs/cgroup && cat {' '.join(names)}'").out
+    box.delete()
+    shown = " ".join(f"{key}={rate}" for key, rate in rates.values())
+    burst = "0" if runtime == "crun" else "1000"  # crun 1.8 does not know it yet
+    assert outside.splitlines() == [
+        *("20000 50000", burst, "0", "0", str(4 * MIB), f"{major}:{minor} {shown}", "33")
+    ]
+    assert inside == outside
+
+
+def test_processor_time_that_nobody_else_wants_in_cgroup_v2(vm: Machine, runtime: str) -> None:
+    document = config("cat", "/sys/fs/cgroup/cpu.idle")
+    document["linux"]["resources"] = {"cpu": {"idle": 1}}
+    assert Bundle(vm, runtime, document).run() == "1\n"
+
+
+V1_ONLY: dict[str, tuple[dict[str, Any], str]] = {
+    "memory.swappiness": ({"memory": {"swappiness": 10}}, "v2 has no swappiness of a cgroup"),
+    "memory.disableOOMKiller": (
+        {"memory": {"disableOOMKiller": True}},
+        "v2 cannot switch the OOM killer off",
+    ),
+    "cpu.realtimeRuntime": ({"cpu": {"realtimeRuntime": 1000}}, "v2 has no realtime bandwidth"),
+    "blockIO.leafWeight": ({"blockIO": {"leafWeight": 100}}, "v2 has no leaf weights"),
+}
+
+
+def refused(machine: Machine, **resources: Any) -> str:
+    """The sentence with which limits are refused; nothing of the container is left."""
+    document = config("true")
+    document["linux"]["resources"] = resources
+    box = Bundle(machine, "ctrt-runtime", document)
+    result = box.say("run ID")
+    assert result.status == 1
+    assert result.err.count("\n") == 1
+    assert box.id not in box.say("list -q").out
+    return result.err.strip()
+
+
+@pytest.mark.parametrize("name", V1_ONLY)
+def test_limits_of_cgroup_v1_alone_are_refused(vm: Machine, name: str) -> None:
+    resources, why = V1_ONLY[name]
+    place = f"linux.resources.{name} cannot be set with cgroup v2"
+    assert refused(vm, **resources) == f"ctrt-runtime: {place}: {why}"
+
+
+def test_classes_of_packets_are_refused_with_cgroup_v2(vm: Machine) -> None:
+    words = refused(vm, network={"classID": 5})
+    assert words.startswith("ctrt-runtime: linux.resources.network.classID cannot be set: ")
+    assert "net_cls" in words
+
+
+@pytest.mark.parametrize("checked", [True, False])
+def test_a_limit_below_what_is_in_use_is_refused_when_asked_for(
+    vm: Machine, runtime: str, checked: bool
+) -> None:
+    script = "dd if=/dev/zero of=/dev/shm/file bs=1M count=24 2>/dev/null; echo done; sleep 100"
+    document = config("sh", "-c", script)
+    document["linux"]["cgroupsPath"] = "/tests/checked"
+    memory = {"limit": 64 * MIB, "checkBeforeUpdate": checked}
+    document["linux"]["resources"] = {"memory": memory}
+    box = Bundle(vm, runtime, document)
+    box.start()
+    group = "/sys/fs/cgroup/tests/checked"
+    wait_until(vm, f"grep -q done {box.path}/out")
+    change = f'{{"memory": {{"limit": {8 * MIB}, "checkBeforeUpdate": {str(checked).lower()}}}}}'
+    result = box.say("update --resources - ID", stdin=change)
+    limit = vm.check(f"cat {group}/memory.max").strip()
+    box.delete()
+    if checked:
+        assert result.status != 0
+        assert limit == str(64 * MIB)
+    else:
+        assert limit == str(8 * MIB)
+
+
+def test_what_a_configuration_asks_to_be_checked_is_checked_by_update(vm: Machine) -> None:
+    script = "dd if=/dev/zero of=/dev/shm/file bs=1M count=24 2>/dev/null; echo done; sleep 100"
+    document = config("sh", "-c", script)
+    document["linux"]["resources"] = {"memory": {"limit": 64 * MIB, "checkBeforeUpdate": True}}
+    box = Bundle(vm, "ctrt-runtime", document)
+    box.start()
+    wait_until(vm, f"grep -q done {box.path}/out")
+    result = box.say("update --memory 8m ID")
+    box.delete()
+    assert result.status == 1
+    assert f"linux.resources.memory.limit is {8 * MIB}, but " in result.err
+    assert "bytes are in use; the kernel would kill processes" in result.err
+
+
 def test_devices_that_are_not_allowed_cannot_be_opened(vm: Machine, runtime: str) -> None:
     script = (
         "mknod /tmp/mem c 1 1; mknod /tmp/full c 1 7; cat /dev/null && echo null;"
@@ -200,6 +314,35 @@ def test_systemd_makes_the_scope_of_a_container_of_root(systemd_vm: Machine, run
     assert shown == "Delegate=yes\n"
     assert limits.split() == [str(64 * MIB), "17", "20000", "100000"]
     wait_until(systemd_vm, "! systemctl is-active -q tests-scoped.scope")
+
+
+def test_annotations_are_properties_of_the_scope(systemd_vm: Machine, runtime: str) -> None:
+    document = config("sleep", "100")
+    document["linux"]["cgroupsPath"] = "system.slice:tests:annotated"
+    document["annotations"] = {
+        "org.systemd.property.TimeoutStopUSec": "uint64 123000000",
+        "org.systemd.property.CollectMode": "'inactive-or-failed'",
+        "org.example.other": "no property",
+    }
+    box = Bundle(systemd_vm, runtime, document, flags="--systemd-cgroup")
+    box.start()
+    names = "-p TimeoutStopUSec -p CollectMode"
+    shown = systemd_vm.check(f"systemctl show {names} tests-annotated.scope").split("\n")
+    told = box.state()["annotations"]
+    box.delete()
+    assert {"TimeoutStopUSec=2min 3s", "CollectMode=inactive-or-failed"} <= set(shown)
+    assert told == document["annotations"]
+
+
+def test_a_wrong_annotation_for_systemd_is_one_sentence(systemd_vm: Machine) -> None:
+    document = config("true")
+    document["annotations"] = {"org.systemd.property.CollectMode": "failed"}
+    box = Bundle(systemd_vm, "ctrt-runtime", document, flags="--systemd-cgroup")
+    result = box.say("run ID")
+    assert result.status == 1
+    assert "annotations[\"org.systemd.property.CollectMode\"] is 'failed'" in result.err
+    assert result.err.count("\n") == 1
+    assert box.id not in box.say("list").out
 
 
 def test_an_ordinary_user_is_limited_through_its_own_systemd(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from ctrt.linux import capabilities
+from ctrt.linux import capabilities, tasks
 from ctrt.linux.calls import NAMESPACE_FLAGS
 from ctrt.runtime.lifecycle import VERSION
 
@@ -29,18 +29,11 @@ _ARCHITECTURES = (
 _FILTER_FLAGS = [
     f"SECCOMP_FILTER_FLAG_{name}" for name in ("LOG", "SPEC_ALLOW", "TSYNC", "WAIT_KILLABLE_RECV")
 ]
-_MOUNT_OPTIONS = (
-    "async atime bind defaults dev diratime dirsync exec iversion lazytime loud mand noatime "
-    "nodev nodiratime noexec noiversion nolazytime nomand norelatime nostrictatime nosuid "
-    "nosymfollow private ratime rbind rdev rdiratime relatime remount rexec rnoatime rnodev "
-    "rnodiratime rnoexec rnorelatime rnostrictatime rnosuid rnosymfollow ro rprivate rrelatime "
-    "rro rrw rshared rslave rstrictatime rsuid rsymfollow runbindable rw shared silent slave "
-    "strictatime suid symfollow sync tmpcopyup unbindable idmap ridmap"
-).split()
 
 
 def features() -> dict[str, Any]:
     """The document of `features` (features.md and features-linux.md of the specification)."""
+    from ctrt.runtime.planner.mounts import known_options
 
     def enabled(yes: bool) -> dict[str, bool]:
         return {"enabled": yes}
@@ -49,7 +42,8 @@ def features() -> dict[str, Any]:
         "ociVersionMin": "1.0.0",
         "ociVersionMax": VERSION,
         "hooks": list(_HOOKS),
-        "mountOptions": sorted(_MOUNT_OPTIONS),
+        "mountOptions": known_options(),
+        "potentiallyUnsafeConfigAnnotations": ["org.systemd.property."],
         "linux": {
             "namespaces": sorted(NAMESPACE_FLAGS),
             "capabilities": sorted(capabilities.NAMES),
@@ -71,7 +65,12 @@ def features() -> dict[str, Any]:
             "apparmor": enabled(True),
             "selinux": enabled(True),
             "intelRdt": enabled(False),
+            "memoryPolicy": {
+                "modes": list(tasks.MEMORY_POLICIES),
+                "flags": list(tasks.MEMORY_FLAGS),
+            },
             "mountExtensions": {"idmap": enabled(True)},
+            "netDevices": enabled(True),
         },
     }
 

@@ -14,6 +14,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from ctrt.runtime.checkpoint import Wishes
+
 _SIGWINCH = 28
 # What tells of our own faults, children and job control, and what cannot be caught.
 _OWN_SIGNALS = (4, 5, 6, 7, 8, 9, 11, 13, 17, 19, 20, 21, 22, 23, 31, 32, 33)
@@ -47,6 +49,22 @@ def run(
     return status
 
 
+def restore(
+    root: str, identifier: str, bundle: str, made: lifecycle.Options, wishes: Wishes
+) -> int:
+    """Restore a container, and unless it is detached wait for its end and delete it."""
+    from ctrt.runtime import checkpoint
+
+    awake = -1 if made.detach else listen()
+    record, process = checkpoint.restore(root, identifier, bundle, made, wishes, stdio=_STDIO)
+    record.release()
+    if made.detach:
+        return 0
+    status = attend(process, awake)
+    lifecycle.delete(root, identifier, force=True)
+    return status
+
+
 def listen() -> int:
     """From now on signals are kept for `attend`: the descriptor that they are read from.
 
@@ -60,11 +78,11 @@ def listen() -> int:
     return awake
 
 
-def attend(process: Started, awake: int, master: int = -1) -> int:
+def attend(process: Started, awake: int, master: int = -1, *, keep_input: bool = True) -> int:
     """Wait for the end of a process that was made here: its exit status as the shell has it.
 
     Signals that come to `awake` are passed on. `master` is the process's terminal's: what is typed
-    here goes there, what it writes comes here.
+    here goes there (with `keep_input`), what it writes comes here.
     """
     terminal = _Terminal(master) if master >= 0 else None
     poll = select.poll()
@@ -72,7 +90,7 @@ def attend(process: Started, awake: int, master: int = -1) -> int:
     poll.register(awake, select.POLLIN)
     try:
         if terminal:
-            terminal.begin(poll)
+            terminal.begin(poll, keep_input=keep_input)
         while True:
             ready = dict(poll.poll())
             if awake in ready:
@@ -108,16 +126,18 @@ class _Terminal:
         self._typed = b""
         self._before: list[Any] | None = None
 
-    def begin(self, poll: Any) -> None:
+    def begin(self, poll: Any, *, keep_input: bool) -> None:
         """Join them; a terminal here passes every key on as it is."""
         os.set_blocking(self._master, False)
         poll.register(self._master, select.POLLIN)
+        self.resize()
+        if not keep_input:
+            return
         poll.register(0, select.POLLIN)
         if not os.isatty(0):
             return
         import termios
 
-        self.resize()
         self._before = termios.tcgetattr(0)
         raw = termios.tcgetattr(0)
         raw[0] &= ~(
@@ -131,11 +151,21 @@ class _Terminal:
         termios.tcsetattr(0, termios.TCSANOW, raw)
 
     def resize(self) -> None:
-        """Give the process's terminal the size of ours."""
+        """Give the process's terminal the size of ours: of a stream, or the controlling one."""
+        for number in range(3):
+            if os.isatty(number):
+                console.set_size(self._master, console.size_of(number))
+                return
         try:
-            console.set_size(self._master, console.size_of(0))
+            terminal = os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
         except OSError:
-            pass  # ours is none
+            return  # nobody looks
+        try:
+            console.set_size(self._master, console.size_of(terminal))
+        except OSError:
+            pass
+        finally:
+            os.close(terminal)
 
     def pass_on(self, poll: Any, ready: dict[int, int]) -> None:
         """Pass on what there is in both directions."""

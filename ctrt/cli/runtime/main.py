@@ -9,12 +9,14 @@ from __future__ import annotations
 import os
 import sys
 
+from ctrt.cli import bundle
 from ctrt.cli.runtime import options
 from ctrt.errors import CtrtError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ctrt.cli.runtime.options import Words
+    from ctrt.runtime.plan import Plan
 
 _EXEC_FAILED = 255
 
@@ -46,6 +48,13 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _check_log(words: Words) -> None:
+    kind, colon, path = (words["log"] or "").partition(":")
+    if colon and "/" not in kind:
+        # As crun's callers write it.
+        del words.values["log"]
+        if kind != "file":
+            raise CtrtError(f"--log: {kind!r} is no kind of log; it is file:PATH or PATH", status=1)
+        words.values["log"] = path
     form = words["log-format"]
     if form not in (None, "text", "json"):
         words.values.pop("log-format")
@@ -70,6 +79,10 @@ def _do(words: Words) -> int:
                 pass  # that was the list itself
     from ctrt.cli.runtime import verbs
 
+    if words["debug"] or words["log-level"] == "debug":
+        from ctrt.runtime import lifecycle as life
+
+        life.on_plan = lambda plan: _explain(words, plan)
     status = verbs.do(words)
     lifecycle = sys.modules.get("ctrt.runtime.lifecycle")
     if lifecycle is not None:
@@ -90,10 +103,24 @@ def _trace() -> None:
     traceback.print_exc()
 
 
+def _explain(words: Words, plan: Plan) -> None:
+    """Tell each step of a plan before it is carried out."""
+    from ctrt.runtime.plan import describe
+
+    for step in plan.steps:
+        for call in step.calls:
+            log(words, "debug", f"{step.where}: {step.name}: {describe(call)}")
+            if call[0] == "seccomp":
+                log(words, "debug", f"seccomp filter flags: {call[2] if call[2:] else 0}")
+
+
 def log(words: Words, level: str, sentence: str) -> None:
-    """Tell something: on standard error, and in the log where there is one."""
+    """Tell something: on standard error, and in the log where there is one.
+
+    What is for looking for a fault ("debug") is in one of them only, as a line of the log's form.
+    """
     path = words["log"]
-    if path or words["log-format"] == "json":
+    if path or words["log-format"] == "json" or level == "debug":
         from ctrt.runtime.lifecycle import timestamp
 
         if words["log-format"] == "json":
@@ -108,7 +135,7 @@ def log(words: Words, level: str, sentence: str) -> None:
             os.write(target, (line + "\n").encode())
         except OSError as error:
             os.write(2, f"ctrt-runtime: the log {path}: {error.strerror}\n".encode())
-        if not path:
+        if not path or level == "debug":
             return
     # While a container is made, standard error is to be the container's: nothing else goes there
     # than an error, except for a person who watches.
@@ -127,4 +154,5 @@ def command() -> None:
         sys.stdout.flush()
     except OSError:
         status = status or 141
+    bundle.renew()
     os._exit(status)

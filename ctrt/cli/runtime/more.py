@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from ctrt.cli.runtime.verbs import enter_bundle, one, print_line, root_of
+from ctrt.cli.runtime.verbs import enter_bundle, make_options, one, print_line, root_of
 from ctrt.errors import CtrtError
 from ctrt.oci import fastjson
 from ctrt.runtime import lifecycle
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from ctrt.cli.runtime.options import Words
+    from ctrt.runtime.checkpoint import Wishes
 
 
 def _format(words: Words) -> str:
@@ -65,7 +66,7 @@ def ps(words: Words) -> int:
     form = _format(words)
     identifier, *flags = words.operands
     record = Record.find(root_of(words), identifier)
-    pids = lifecycle.group(record).processes()
+    pids = lifecycle.processes(record)
     if form == "json":
         print(fastjson.dumps(pids))
         return 0
@@ -94,7 +95,7 @@ def ps(words: Words) -> int:
 
 
 def events(words: Words) -> int:
-    """`events`: what a container uses, once or again and again."""
+    """`events`: what a container uses, once or again and again, and when memory ran out."""
     seconds = _duration(words["interval"] or "5s")
     if seconds <= 0:
         raise CtrtError("duration interval must be greater than 0", status=1)
@@ -102,14 +103,37 @@ def events(words: Words) -> int:
     record = Record.find(root, identifier)
     if not record.pid:
         raise CtrtError(f"container with id {identifier} is not running", status=1)
-    pidfd = record.pidfd()
+    group = lifecycle.group(record)
+    if words["stats"]:
+        _tell("stats", identifier, group.stats())
+        return 0
     import select
+    import time
 
+    from ctrt.runtime import cgroup_events
+
+    pidfd = record.pidfd()
+    memory = cgroup_events.watch(group.v2, group.v1)
+    poll = select.poll()
+    poll.register(pidfd, select.POLLIN)
+    if memory:
+        poll.register(memory.descriptor, memory.mask)
+    next_time = 0.0
     while True:
-        statistics = lifecycle.group(record).stats()
-        print_line(fastjson.dumps({"type": "stats", "id": identifier, "data": statistics}))
-        if words["stats"] or select.select([pidfd], [], [], seconds)[0]:
+        if time.monotonic() >= next_time:
+            _tell("stats", identifier, group.stats())
+            next_time = time.monotonic() + seconds
+        ready = dict(poll.poll(max(0, next_time - time.monotonic()) * 1000))
+        if memory and memory.descriptor in ready:
+            for _ in range(memory.news()):
+                _tell("oom", identifier)
+        if pidfd in ready:
             return 0
+
+
+def _tell(kind: str, identifier: str, data: dict[str, Any] | None = None) -> None:
+    event: dict[str, Any] = {"type": kind, "id": identifier}
+    print_line(fastjson.dumps(event if data is None else {**event, "data": data}))
 
 
 def _duration(text: str) -> float:
@@ -235,19 +259,63 @@ def _criu(words: Words) -> str:
     return found
 
 
+def _wishes(words: Words) -> Wishes:
+    """The flags that both verbs have."""
+    from ctrt.runtime import checkpoint as saving
+
+    images = os.path.abspath(words["image-path"] or "checkpoint")
+    made = saving.Wishes(_criu(words), images, os.path.abspath(words["work-path"] or images))
+    for name in ("tcp-established", "ext-unix-sk", "shell-job", "file-locks", "auto-dedup"):
+        if words[name]:
+            made.flags.append(f"--{name}")
+    if words["lsm-profile"]:
+        made.flags += ["--lsm-profile", words["lsm-profile"]]
+    if words["lazy-pages"]:
+        made.flags.append("--lazy-pages")
+    mode = words["manage-cgroups-mode"]
+    if mode not in (None, "ignore"):
+        # The restored processes are born in the cgroup that the configuration says.
+        raise CtrtError(
+            f"--manage-cgroups-mode: {mode!r} is not offered: cgroups are made here, so it is "
+            "always ignore",
+            status=1,
+        )
+    return made
+
+
 def checkpoint(words: Words) -> int:
     """`checkpoint`: save a container's processes with criu."""
+    from ctrt.runtime import checkpoint as saving
+
     identifier = one(words)
     Record.find(root_of(words), identifier)
-    _criu(words)
-    raise CtrtError("checkpoint is not offered by this version of ctrt-runtime", status=1)
+    made = _wishes(words)
+    made.leave_running, made.pre_dump = bool(words["leave-running"]), bool(words["pre-dump"])
+    if words["parent-path"]:
+        made.flags += ["--prev-images-dir", words["parent-path"]]
+    if made.pre_dump or words["parent-path"]:
+        made.flags.append("--track-mem")
+    if words["page-server"]:
+        address, colon, port = words["page-server"].rpartition(":")
+        if not colon or not port.isdecimal():
+            raise CtrtError(
+                f"--page-server: {words['page-server']!r} is not ADDRESS:PORT", status=1
+            )
+        made.flags += ["--page-server", "--address", address, "--port", port]
+    if words["status-fd"] is not None:
+        made.flags += ["--status-fd", str(words["status-fd"])]
+    saving.checkpoint(root_of(words), identifier, made)
+    return 0
 
 
 def restore(words: Words) -> int:
     """`restore`: make a container from saved processes with criu."""
-    one(words)
-    _criu(words)
-    raise CtrtError("restore is not offered by this version of ctrt-runtime", status=1)
+    from ctrt.cli.runtime import foreground
+
+    identifier, made = one(words), make_options(words)
+    made.detach = bool(words["detach"])
+    root, wishes = root_of(words), _wishes(words)
+    return foreground.restore(root, identifier, enter_bundle(words), made, wishes)
 
 
 def indented(value: Any, step: str = "  ", depth: int = 0) -> str:

@@ -37,9 +37,12 @@ _START = {
 }
 _CREATE = {
     **_BUNDLE,
+    "config": (TEXT, "FILE", "the configuration, if not the bundle's config.json"),
     **_START,
     "no-pivot": (FLAG, "", "change the root without pivot_root(2), as on a ramdisk"),
     "no-new-keyring": (FLAG, "", "stay in the caller's session keyring"),
+    "no-subreaper": (FLAG, "", "without effect: nothing here is a subreaper"),
+    "no-mount-fallback": (FLAG, "", "without effect: no option of a mount is ever left out"),
     "pidfd-socket": (TEXT, "FILE", "the socket that a pidfd of the process is sent to"),
 }
 _EXEC = {
@@ -100,9 +103,11 @@ VERBS: dict[str, tuple[str, str, dict[str, tuple[str, str, str]]]] = {
     "state": ("ID", "show a container's state as JSON", {}),
     "kill": ("ID [SIGNAL]", "signal a container's first process", {
         "all": (FLAG, "", "signal all its processes"),
+        "regex": (FLAG, "", "ID is a regular expression: all containers that match it"),
     }),
     "delete": ("ID", "take back all that was made for a container", {
         "force": (FLAG, "", "kill it first; no error if there is none"),
+        "regex": (FLAG, "", "ID is a regular expression: all containers that match it"),
     }),
     "exec": ("ID [COMMAND [ARG...]]", "run another process in a container", _EXEC),
     "run": ("ID", "create, start and (unless detached) wait and delete", {
@@ -165,7 +170,7 @@ _SHORT = {
     "u": "user",
     "v": "version",
 }
-_SHORT_OF = {"delete": {"f": "force"}}
+_SHORT_OF = {"create": {"f": "config"}, "delete": {"f": "force"}, "run": {"f": "config"}}
 
 
 class Words:

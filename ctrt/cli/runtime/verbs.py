@@ -47,13 +47,22 @@ def one(words: Words) -> str:
 
 def make_options(words: Words) -> Options:
     """The options of create, run and exec that say how a process is started."""
-    from ctrt.runtime.lifecycle import Options
+    from ctrt.runtime.lifecycle import Options, handed_over
 
+    # Which processors a container uses is its configuration's to say, not its caller's.
+    if len(os.sched_getaffinity(0)) < (os.cpu_count() or 1):
+        try:
+            os.sched_setaffinity(0, range(1024))
+        except OSError:
+            pass
     made = Options()
+    # A file of that name is the bundle's; others are found from where the caller is.
+    if words["config"] and words["config"] != "config.json":
+        made.config = os.path.abspath(words["config"])
     made.console_socket = words["console-socket"] and os.path.abspath(words["console-socket"])
     made.pid_file = words["pid-file"] and os.path.abspath(words["pid-file"])
     made.pidfd_socket = words["pidfd-socket"] and os.path.abspath(words["pidfd-socket"])
-    made.preserve_fds = words["preserve-fds"] or 0
+    made.preserve_fds = handed_over(words["preserve-fds"] or 0)
     made.no_pivot = bool(words["no-pivot"])
     made.no_new_keyring = bool(words["no-new-keyring"])
     made.cgroup_manager = manager(words)
@@ -113,8 +122,24 @@ def _kill(words: Words) -> int:
     if not 1 <= len(words.operands) <= 2:
         raise CtrtError("kill takes a container ID and a signal", status=1)
     number = signal_number(words.operands[1] if words.operands[1:] else "SIGTERM")
-    lifecycle.kill(root_of(words), words.operands[0], number, everything=bool(words["all"]))
+    for identifier in _meant(words, words.operands[0]):
+        lifecycle.kill(root_of(words), identifier, number, everything=bool(words["all"]))
     return 0
+
+
+def _meant(words: Words, text: str) -> list[str]:
+    """The id, or with --regex those that it matches."""
+    if not words["regex"]:
+        return [text]
+    import re
+
+    from ctrt.runtime.records import Record
+
+    try:
+        pattern = re.compile(text)
+    except re.error as error:
+        raise CtrtError(f"--regex: {text!r} is no regular expression: {error}", status=1) from None
+    return [record.id for record in Record.all(root_of(words)) if pattern.search(record.id)]
 
 
 def signal_number(name: str) -> int:
@@ -140,7 +165,8 @@ def signal_number(name: str) -> int:
 def _delete(words: Words) -> int:
     from ctrt.runtime import lifecycle
 
-    lifecycle.delete(root_of(words), one(words), force=bool(words["force"]))
+    for identifier in _meant(words, one(words)):
+        lifecycle.delete(root_of(words), identifier, force=bool(words["force"]))
     return 0
 
 

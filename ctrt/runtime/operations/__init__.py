@@ -27,13 +27,16 @@ __all__ = ["OPERATIONS", "OWN", "Context", "load", "place", "remove_below", "res
 
 _ELSEWHERE = {
     "cgroup_": "ctrt.runtime.cgroup_operations",
+    "console": "ctrt.runtime.console",
+    "pause": "ctrt.runtime.stepping",
     "seccomp_": "ctrt.runtime.seccomp_notify",
     **dict.fromkeys(
-        "bind_cgroup idmap label_top like_target move_device move_root open_id_maps".split(),
+        "attach_link bind_cgroup bind_link idmap label_top like_target move_device move_root "
+        "node_outside open_id_maps slave".split(),
         "ctrt.runtime.operations.special",
     ),
     **dict.fromkeys(
-        "affinity io_priority label memory_policy oom_score open_label personality rlimits "
+        "affinity io_priority label memory_policy oom_score open_label personality rights rlimits "
         "scheduler".split(),
         "ctrt.runtime.operations.traits",
     ),
@@ -69,13 +72,13 @@ OPERATIONS |= {
     "domainname": namespaces.domainname,
     "exec": process.execute,
     "file_system": mounts.file_system,
+    "home": process.home,
     "hostname": namespaces.hostname,
     "join": namespaces.join,
     "keyring": process.keyring,
     "limit_bounding": process.limit_bounding,
     "loopback_up": namespaces.loopback_up,
     "make_below": mounts.make_below,
-    "make_directory": host.make_directory,
     "map_ids": namespaces.map_ids,
     "mask": mounts.mask,
     "mkdir": host.mkdir,
@@ -93,7 +96,6 @@ OPERATIONS |= {
     "propagation": mounts.propagation,
     "read_only": mounts.read_only,
     "read_only_root": mounts.read_only_root,
-    "remove_cgroup": host.remove_cgroup,
     "remove_tree": host.remove_tree,
     "seccomp": process.seccomp,
     "session": process.session,

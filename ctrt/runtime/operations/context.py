@@ -17,12 +17,29 @@ EPERM, ENOENT, EACCES, EBUSY, ENOTDIR, EINVAL, ELOOP = 1, 2, 13, 16, 20, 22, 40
 
 OWN = b"o"
 """What the child says on its pipe when its descriptors are its own."""
+BECOMING, REFUSED = b"x", b"e"
+"""What it says before it is executed by way of `stand_in`: but REFUSED, nothing is believed then.
+
+It can be looked into from there on, and its pipe be written to by others of the container.
+"""
 
 
 class Context:
     """What the operations of one start share: named descriptors, the child, the pipes."""
 
-    __slots__ = ("about", "back", "fds", "go", "maker", "pid", "pidfd", "preserved")
+    __slots__ = (
+        "about",
+        "back",
+        "fds",
+        "go",
+        "home",
+        "last",
+        "maker",
+        "pid",
+        "pidfd",
+        "preserved",
+        "stand_in",
+    )
 
     def __init__(self, fds: dict[str, int]) -> None:
         self.fds = fds
@@ -33,7 +50,10 @@ class Context:
         self.maker = -1  # a pidfd of the process outside
         # What hooks are told: the state of the OCI specification, without pid and status.
         self.about: dict[str, Any] = {}
-        self.preserved = 0  # how many descriptors after standard error the program gets, too
+        self.last = (-1, -1)  # the index of the step of the exec, and of its call
+        self.stand_in = ""  # the machine, if it is executed by way of `stand_in.become`
+        self.home = ""  # the user's home directory, for a program that is told of none
+        self.preserved: tuple[int, ...] = ()  # descriptors that the program gets beside the three
 
     def root(self) -> int:
         """The directory that paths inside are resolved below."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 
 from ctrt.runtime.operations.context import EBUSY, Context
 
@@ -14,8 +13,6 @@ if TYPE_CHECKING:
     Call = tuple[Any, ...]
     Wire = tuple[tuple[str, str, tuple[Call, ...]], ...]
 
-_SIGKILL = 9
-
 
 def mkdir(context: Context, path: str, mode: int) -> None:
     """Make a directory that is not there yet."""
@@ -25,40 +22,6 @@ def mkdir(context: Context, path: str, mode: int) -> None:
 def chown(context: Context, path: str, uid: int, gid: int) -> None:
     """Give a file away."""
     os.chown(path, uid, gid)
-
-
-def make_directory(context: Context, path: str) -> None:
-    """Make a directory and those above it, where they are missing."""
-    os.makedirs(path, mode=0o755, exist_ok=True)
-
-
-def remove_cgroup(context: Context, path: str) -> None:
-    """Remove a cgroup; what is still in it is killed. It is busy for a moment after that."""
-    for attempt in range(50):
-        try:
-            os.rmdir(path)
-            return
-        except OSError as error:
-            if error.errno != EBUSY or attempt == 49:
-                raise
-        if attempt == 0:
-            _kill_cgroup(path)
-        time.sleep(0.002 * attempt)
-
-
-def _kill_cgroup(path: str) -> None:
-    """Kill all that is in a cgroup: cgroup.kill, or one by one before Linux 5.14."""
-    try:
-        descriptor = os.open(f"{path}/cgroup.kill", os.O_WRONLY)
-    except FileNotFoundError:
-        with open(f"{path}/cgroup.procs") as file:
-            for line in file:
-                os.kill(int(line), _SIGKILL)
-        return
-    try:
-        os.write(descriptor, b"1")
-    finally:
-        os.close(descriptor)
 
 
 def write(context: Context, path: str, text: str) -> None:

@@ -8,6 +8,7 @@ from ctrt.linux import calls as k
 from ctrt.runtime.operations.context import (
     EBUSY,
     EINVAL,
+    ELOOP,
     ENOTDIR,
     EPERM,
     IN_ROOT,
@@ -213,7 +214,13 @@ def attach(
     try:
         kind = "directory" if os.fstat(mount).st_mode & _MOUNT_KIND == _DIRECTORY else "file"
         rules = IN_ROOT | k.RESOLVE_NO_SYMLINKS if ordinary else IN_ROOT
-        target = place(context, path, kind, rules)
+        try:
+            target = place(context, path, kind, rules)
+        except OSError as error:
+            if ordinary and error.errno == ELOOP:
+                words = "it must be mounted on ordinary directory, and there is a symbolic link"
+                raise OSError(ELOOP, words, path) from None
+            raise
         try:
             if (os.fstat(target).st_mode & _MOUNT_KIND == _DIRECTORY) != (kind == "directory"):
                 raise OSError(ENOTDIR, f"what is mounted is a {kind}, and its place is not", path)

@@ -8,9 +8,18 @@ import select
 
 from ctrt.linux import calls as k
 from ctrt.linux import capabilities
-from ctrt.runtime.operations.context import ENOENT, ENOTDIR, OWN, Context
+from ctrt.runtime.operations.context import (
+    EINVAL,
+    ENOENT,
+    ENOTDIR,
+    IN_ROOT,
+    OWN,
+    REFUSED,
+    Context,
+)
 
 _SIGKILL = 9
+_LARGEST_PASSWD = 1 << 20
 _EACCES = 13
 _ENOSYS, _EDQUOT = 38, 122
 
@@ -30,10 +39,9 @@ def stdio(context: Context) -> None:
             os.set_inheritable(number, True)
         else:
             os.dup2(context.fds[name], number, inheritable=True)
-    first = 3 + context.preserved
-    for number in range(3, first):
+    k.close_range(3, 0xFFFFFFFF, k.CLOSE_RANGE_CLOEXEC)
+    for number in context.preserved:
         os.set_inheritable(number, True)
-    k.close_range(first, 0xFFFFFFFF, k.CLOSE_RANGE_CLOEXEC)
 
 
 def signals(context: Context) -> None:
@@ -66,10 +74,15 @@ def die_with_parent(context: Context) -> None:
 
 def become(context: Context, uid: int, gid: int, groups: tuple[int, ...] | None) -> None:
     """Become a user, with these supplementary groups unless they are None."""
-    if groups is not None:
-        os.setgroups(groups)
-    os.setresgid(gid, gid, gid)
-    os.setresuid(uid, uid, uid)
+    try:
+        if groups is not None:
+            os.setgroups(groups)
+        os.setresgid(gid, gid, gid)
+        os.setresuid(uid, uid, uid)
+    except OSError as error:
+        if error.errno == EINVAL:
+            error.strerror = f"user {uid} or group {gid} is not mapped in the user namespace"
+        raise
 
 
 def own_stdio(context: Context, uid: int) -> None:
@@ -140,6 +153,27 @@ def seccomp(context: Context, program: bytes, flags: int = 0) -> None:
     k.seccomp_filter(program, flags)
 
 
+def home(context: Context, uid: int) -> None:
+    """Find the user's home directory in the container's /etc/passwd; it is / if that has none."""
+    context.home = "/"
+    # Not to wait for anybody, should it be a FIFO.
+    flags = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+    try:
+        passwd = k.openat2(context.root(), "/etc/passwd", flags, IN_ROOT)
+    except OSError:
+        return
+    try:
+        if os.fstat(passwd).st_mode & 0o170000 != 0o100000:
+            return
+        for line in os.read(passwd, _LARGEST_PASSWD).split(b"\n"):
+            fields = line.split(b":")
+            if len(fields) > 5 and fields[2] == b"%d" % uid:
+                context.home = os.fsdecode(fields[5]) or "/"
+                return
+    finally:
+        os.close(passwd)
+
+
 def trace(context: Context) -> None:
     """Stop at the first instruction of the next program."""
     k.ptrace(k.PTRACE_TRACEME)
@@ -148,7 +182,12 @@ def trace(context: Context) -> None:
 def execute(context: Context, arguments: tuple[str, ...], environment: tuple[str, ...]) -> None:
     """Become the program; a name without a slash is searched in PATH of `environment`."""
     variables = dict(entry.split("=", 1) for entry in environment if "=" in entry)
+    if context.home:
+        variables["HOME"] = context.home
     name = arguments[0]
+    told = False
+    if context.stand_in:
+        told = _by_way_of_stand_in(context, arguments, variables)
     denied: OSError | None = None
     failed: OSError = FileNotFoundError(ENOENT, os.strerror(ENOENT), name)
     for path in candidates(name, variables):
@@ -160,7 +199,34 @@ def execute(context: Context, arguments: tuple[str, ...], environment: tuple[str
                 denied = denied or error
             elif "/" in name:
                 failed = error
+    if told:
+        number = (denied or failed).errno or 0
+        os.write(context.back[1], REFUSED + bytes((number,)))
+        os._exit(127)
     raise denied or failed
+
+
+def _by_way_of_stand_in(
+    context: Context, arguments: tuple[str, ...], variables: dict[str, str]
+) -> bool:
+    """Become the first program of that name that can be executed; whether the pipe was told so."""
+    from ctrt.runtime.operations import stand_in  # the process outside has done so already
+
+    paths = candidates(arguments[0], variables)
+    for path in paths:
+        if executable(path) and not os.path.isdir(path):
+            break
+    else:
+        path = paths[0]
+    return stand_in.become(context.stand_in, path, arguments, variables, context.back[1])
+
+
+def executable(path: str) -> bool:
+    """Whether execve(2) may take a file.
+
+    Seccomp profiles older than Linux 5.8 refuse faccessat2(2), which looks at effective rights.
+    """
+    return os.access(path, os.X_OK, effective_ids=True) or os.access(path, os.X_OK)
 
 
 def candidates(name: str, variables: dict[str, str]) -> list[str]:

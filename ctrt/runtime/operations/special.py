@@ -5,15 +5,68 @@ from __future__ import annotations
 import os
 
 from ctrt.linux import calls as k
-from ctrt.runtime.operations.context import EINVAL, ENOENT, EPERM, IN_ROOT, Context, resolve
+from ctrt.runtime.operations import mounts
+from ctrt.runtime.operations.context import (
+    EINVAL,
+    ENOENT,
+    EPERM,
+    IN_ROOT,
+    O_PATH,
+    Context,
+    place,
+    resolve,
+)
 from ctrt.runtime.operations.namespaces import write_map
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import Any
 
 _MOUNT_KIND, _DIRECTORY, _LINK, _FILE = 0o170000, 0o040000, 0o120000, 0o100000
 _SIGKILL = 9
+
+
+def bind_link(
+    context: Context,
+    source: str,
+    recursive: bool,
+    name: str,
+    attributes: tuple[tuple[Any, ...], ...],
+) -> None:
+    """Open a symbolic link of the host itself; what is none is opened for a bind mount.
+
+    `attributes` are the calls for the latter.
+    """
+    link = os.open(source, O_PATH | os.O_NOFOLLOW)
+    if os.fstat(link).st_mode & _MOUNT_KIND == _LINK:
+        context.fds[name] = link
+        return
+    os.close(link)
+    mounts.bind(context, source, recursive, name)
+    for call in attributes:
+        mounts.attributes(context, *call[1:])
+
+
+def attach_link(
+    context: Context, name: str, path: str, types: tuple[tuple[int, bool], ...] = ()
+) -> None:
+    """Make a link that names what an open link names, or attach an open mount."""
+    link = context.fds[name]
+    if os.fstat(link).st_mode & _MOUNT_KIND != _LINK:
+        mounts.attach(context, name, path, types)
+        return
+    target = os.readlink("", dir_fd=link)
+    os.close(context.fds.pop(name))
+    directory, _, last = path.rstrip("/").rpartition("/")
+    parent = place(context, directory or ".", "directory")
+    try:
+        os.symlink(target, last, dir_fd=parent)
+    except FileExistsError:
+        if os.readlink(last, dir_fd=parent) != target:
+            raise
+    finally:
+        os.close(parent)
 
 
 def bind_cgroup(
@@ -58,6 +111,11 @@ def idmap(context: Context, name: str, maps: str, recursive: bool) -> None:
         userns=context.fds[maps],
         recursive=recursive,
     )
+
+
+def slave(context: Context, name: str) -> None:
+    """Let mounts of the host come into an open tree, and none of it go back."""
+    k.mount_setattr(context.fds[name], propagation=k.MS_SLAVE, recursive=True)
 
 
 def like_target(context: Context, name: str, path: str, contents: bool) -> None:
@@ -166,6 +224,36 @@ def move_root(context: Context) -> None:
     os.chdir("/")
 
 
+def node_outside(
+    context: Context,
+    path: str,
+    mode: int,
+    device: tuple[int, int],
+    owner: tuple[int, int],
+    name: str,
+) -> None:
+    """Make a device on a file system of its own, and open it to be attached in the container.
+
+    Kernels before 6.15 copy no mount that has no place: there it is the host's node of that path.
+    """
+    directory = mounts.configured("tmpfs", (), 0)
+    try:
+        top = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=directory)
+        try:
+            os.mknod("node", mode, os.makedev(*device), dir_fd=top)
+            os.chown("node", *owner, dir_fd=top)
+            os.chmod("node", mode & 0o7777, dir_fd=top)
+            context.fds[name] = k.open_tree(top, "node", k.OPEN_TREE_CLONE)
+        finally:
+            os.close(top)
+    except OSError as error:
+        if error.errno != EINVAL:
+            raise
+        mounts.bind(context, path, False, name)
+    finally:
+        os.close(directory)
+
+
 def open_id_maps(
     context: Context,
     uid_map: tuple[tuple[int, int, int], ...],
@@ -215,11 +303,15 @@ def move_device(context: Context, device: str, name: str) -> None:
 
 
 OPERATIONS: dict[str, Callable[..., None]] = {
+    "attach_link": attach_link,
     "bind_cgroup": bind_cgroup,
+    "bind_link": bind_link,
     "idmap": idmap,
     "label_top": label_top,
     "like_target": like_target,
     "move_device": move_device,
     "move_root": move_root,
+    "node_outside": node_outside,
     "open_id_maps": open_id_maps,
+    "slave": slave,
 }

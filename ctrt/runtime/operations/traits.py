@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 
 from ctrt.linux import calls as k
-from ctrt.linux import tasks
+from ctrt.linux import capabilities, tasks
+from ctrt.runtime.operations import process
 from ctrt.runtime.operations.context import EINVAL, Context
 
 TYPE_CHECKING = False
@@ -89,6 +90,31 @@ def memory_policy(context: Context, mode: int, nodes: tuple[int, ...]) -> None:
     tasks.set_mempolicy(mode, nodes)
 
 
+def rights(
+    context: Context,
+    uid: int,
+    gid: int,
+    groups: tuple[int, ...] | None,
+    sets: tuple[int, int, int, int],
+    securebits: int,
+) -> None:
+    """Become the user with these (bounding, permitted, inheritable, ambient) sets, and no others.
+
+    Each is changed while the process still holds what changing it takes: capabilities(7).
+    """
+    bounding, permitted, inheritable, ambient = sets
+    k.prctl(k.PR_SET_KEEPCAPS, 1)
+    process.become(context, uid, gid, groups)
+    held = k.capget()[1]
+    k.capset(held, held, inheritable)
+    capabilities.limit_bounding(bounding)
+    capabilities.set_ambient(ambient)
+    k.prctl(k.PR_SET_KEEPCAPS, 0)
+    if securebits:
+        k.prctl(k.PR_SET_SECUREBITS, securebits)
+    k.capset(permitted, permitted, inheritable)
+
+
 OPERATIONS: dict[str, Callable[..., None]] = {
     "affinity": affinity,
     "io_priority": io_priority,
@@ -97,6 +123,7 @@ OPERATIONS: dict[str, Callable[..., None]] = {
     "oom_score": oom_score,
     "open_label": open_label,
     "personality": personality,
+    "rights": rights,
     "rlimits": rlimits,
     "scheduler": scheduler,
 }

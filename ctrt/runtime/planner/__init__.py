@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from ctrt.runtime.planner.entering import Target, enter
-    from ctrt.runtime.planner.programs import in_user_namespace, removal_plan, unshare
+    from ctrt.runtime.planner.programs import in_user_namespace, removal_plan, unshare, with_rights
 
 __all__ = [
     "Directory",
@@ -29,6 +29,7 @@ __all__ = [
     "in_user_namespace",
     "removal_plan",
     "unshare",
+    "with_rights",
 ]
 
 
@@ -38,7 +39,7 @@ def __getattr__(name: str) -> Any:
         from ctrt.runtime.planner import entering
 
         return getattr(entering, name)
-    if name in ("in_user_namespace", "removal_plan", "unshare"):
+    if name in ("in_user_namespace", "removal_plan", "unshare", "with_rights"):
         from ctrt.runtime.planner import programs
 
         return getattr(programs, name)

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from typing import Any, Protocol
 
     from ctrt.runtime.host import Host
+    from ctrt.runtime.planner.namespaces import Extents
 
     Call = tuple[Any, ...]
     Config = dict[str, Any]
@@ -60,7 +61,8 @@ def container(
     spaces = namespaces.Spaces(linux)
     uid_map = namespaces.extents(linux.get("uidMappings"), "linux.uidMappings")
     gid_map = namespaces.extents(linux.get("gidMappings"), "linux.gidMappings")
-    notes = list(host.reasons.values())
+    has_cgroup = cgroup is not None and bool(cgroup.before or cgroup.after)
+    notes = [why for what, why in host.reasons.items() if what != "cgroup" or not has_cgroup]
     new_user = "user" in spaces.new
     if new_user and not (uid_map and gid_map) and not isinstance(root, Layers):
         raise CtrtError(
@@ -86,9 +88,6 @@ def container(
         notes += cgroup.notes
         steps += cgroup.before
         into = _opened_cgroup(cgroup.before)
-    elif linux.get("cgroupsPath"):
-        steps.append(_cgroup(linux["cgroupsPath"]))
-        into = "cgroup"
     steps += process.agent_channel(linux, seccomp)
     made = namespaces.clone(spaces, into)
     steps.append(made[0])
@@ -102,6 +101,7 @@ def container(
         assert isinstance(root, Layers)
         steps.append(roots.overlay(root, OUTSIDE, host, new_user, idmapped=True))
     planned = mounts.Mounts(config, spaces, host, bundle)
+    notes += planned.notes
     steps += planned.mapped_steps()
     steps += made[1:]
     if "cgroup" in late:
@@ -114,8 +114,10 @@ def container(
         steps.append(roots.overlay(root, INSIDE, host, new_user, idmapped=False))
     steps += planned.open_steps()
     steps.append(roots.attach(root))
+    # What podman's --group-add keep-groups asks of a runtime.
+    keep = (config.get("annotations") or {}).get("run.oci.keep_original_groups") in ("1", "true")
     if spaces.user:
-        steps.append(_become_root(host))
+        steps.append(_become_root(host, keep, uid_map, gid_map))
     steps += planned.attach
     steps += mounts.devices(config, spaces, host)
     steps += opened
@@ -143,6 +145,7 @@ def container(
         seccomp=seccomp,
         keyring=keyring,
         label=written,
+        keep_groups=keep,
     )
     steps += before
     if wait:
@@ -167,28 +170,17 @@ def _opened_cgroup(steps: list[Step]) -> str | None:
     return None
 
 
-def _cgroup(path: str) -> Step:
-    parent = path.rsplit("/", 1)[0]
-    return Step(
-        "cgroup",
-        OUTSIDE,
-        [("make_directory", parent), ("mkdir", path, 0o755), ("open_directory", path, "cgroup")],
-        why="all processes of the container can be counted, limited and killed as one",
-        source="cgroups(7)",
-        needs="write access to the parent cgroup",
-        undo=(("remove_cgroup", path),),
-    )
-
-
-def _become_root(host: Host) -> Step:
-    groups: tuple[int, ...] | None = () if namespaces.can_set_groups(host) else None
+def _become_root(host: Host, keep_groups: bool, uid_map: Extents, gid_map: Extents) -> Step:
+    groups: tuple[int, ...] | None = ()
+    if keep_groups or not namespaces.can_set_groups(host):
+        groups = None
     return Step(
         "become root inside",
         INSIDE,
-        [("become", 0, 0, groups)],
+        [("become", namespaces.first_id(uid_map), namespaces.first_id(gid_map), groups)],
         why="files made from here on belong to the container's root, not to the caller",
         source="user_namespaces(7)",
-        needs="id 0 to be mapped",
+        needs="an id to be mapped",
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ctrt.runtime.plan import INSIDE, OUTSIDE, Plan, Step
 from ctrt.runtime.planner import process as planned
+from ctrt.runtime.planner.namespaces import extents, first_id
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -116,7 +117,7 @@ def enter(
         Step(
             "directory",
             INSIDE,
-            [("become", 0, 0, None), ("chdir", cwd)] if target.in_userns else [("chdir", cwd)],
+            [*_root_of(target), ("chdir", cwd)],
             why="below the container's root, which came with its mount namespace",
             source="setns(2), openat2(2)",
         )
@@ -141,3 +142,15 @@ def enter(
     steps += last
     steps.append(planned.program(process, trace=trace, die=die))
     return Plan(steps, tuple(notes), subject)
+
+
+def _root_of(target: Target) -> list[Call]:
+    """Become root of the container's user namespace, if it has one."""
+    if not target.in_userns:
+        return []
+    linux = target.config.get("linux") or {}
+    ids = [
+        first_id(extents(linux.get(name), f"linux.{name}"))
+        for name in ("uidMappings", "gidMappings")
+    ]
+    return [("become", *ids, None)]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 from ctrt.errors import CtrtError
 from ctrt.linux import calls as k
 from ctrt.runtime.plan import INSIDE, OUTSIDE, Step
@@ -77,6 +79,57 @@ _DEVICE_LINKS = (
 _NODES = {"c": 0o020000, "u": 0o020000, "b": 0o060000, "p": 0o010000}
 
 
+_OVER_PROC = frozenset(
+    f"/proc/{name}"
+    for name in (
+        *("cpuinfo", "diskstats", "loadavg", "meminfo", "slabinfo", "stat", "swaps", "uptime"),
+        *("sys/kernel/ns_last_pid", "sys/crypto/fips_enabled"),
+    )
+)
+"""Files of /proc that file systems such as lxcfs show a container in another way."""
+
+
+def known_options() -> list[str]:
+    """Every option of a mount that is not data for its file system."""
+    return sorted(
+        {
+            *_ATTRIBUTES,
+            *(f"r{name}" for name in _ATTRIBUTES),
+            *PROPAGATION,
+            *_SUPERBLOCK,
+            *_NOTHING,
+            *("tmpcopyup", "copy-symlink", "idmap", "ridmap"),
+        }
+    )
+
+
+def _check_proc(place: str, destination: str, kind: str, source: str, *, bind: bool) -> None:
+    """Refuse mounts that would put files of somebody else's in the place of the kernel's /proc.
+
+    The runtime, and programs in the container, trust what they read and write there.
+    """
+    path = os.path.normpath(destination)
+    if path.startswith("/proc/") and path not in _OVER_PROC:
+        raise CtrtError(
+            f"{place}.destination: {destination!r} cannot be mounted because it is inside /proc"
+        )
+    if path == "/proc" and kind != "proc" and not (bind and _is_proc(source)):
+        raise CtrtError(
+            f"{place}: what is mounted at /proc cannot be mounted because it is not of type proc"
+        )
+
+
+def _is_proc(source: str) -> bool:
+    try:
+        descriptor = os.open(source, os.O_PATH | os.O_CLOEXEC)
+    except OSError:
+        return True  # the kernel will say it
+    try:
+        return k.file_system_of(descriptor) == k.PROC_SUPER_MAGIC
+    finally:
+        os.close(descriptor)
+
+
 class Options:
     """The options of one mount, taken apart."""
 
@@ -87,6 +140,7 @@ class Options:
         "copy",
         "data",
         "idmap",
+        "link",
         "propagation",
         "rec_clr",
         "rec_set",
@@ -100,6 +154,7 @@ class Options:
         self.propagation: list[tuple[int, bool]] = []
         self.data: list[tuple[str, str]] = []
         self.copy = False
+        self.link = False
         self.idmap = ""
         for option in options:
             if option in _ATTRIBUTES:
@@ -117,6 +172,8 @@ class Options:
                 self.rec_clr = self.rec_clr & ~(0 if remove == _ATIME else add) | remove
             elif option == "tmpcopyup":
                 self.copy = True
+            elif option == "copy-symlink":
+                self.link = True
             elif option in ("idmap", "ridmap"):
                 self.idmap = option
             else:
@@ -127,7 +184,7 @@ class Options:
 class Mounts:
     """The steps of all mounts: those that open sources, and those that attach them in order."""
 
-    __slots__ = ("_as_caller", "_bundle", "after", "attach", "early", "sources")
+    __slots__ = ("_as_caller", "_bundle", "after", "attach", "early", "notes", "sources")
 
     def __init__(self, config: Config, spaces: Spaces, host: Host, bundle: str) -> None:
         self._bundle = bundle
@@ -137,6 +194,7 @@ class Mounts:
         self.early: list[Call] = []
         """Calls outside, which need the rights of who starts the container: id-mapped mounts."""
         self.attach: list[Step] = []
+        self.notes: list[str] = []
         self.after: list[Call] = []
         """Calls that make mounts read-only when all others have their places."""
         label = (config.get("linux") or {}).get("mountLabel")
@@ -157,6 +215,7 @@ class Mounts:
         kind = entry.get("type") or ("bind" if options.bind else "")
         if kind == "bind":
             options.bind = True
+        _check_proc(place, destination, kind, entry.get("source") or "", bind=options.bind)
         if options.bind:
             self._bind(entry, place, index, destination, options)
         elif kind == "cgroup" and host.cgroup_v1:
@@ -178,22 +237,28 @@ class Mounts:
             raise CtrtError(f"{place}.source: a bind mount needs one")
         if not source.startswith("/"):
             source = f"{self._bundle or '.'}/{source}"
-        if options.data:
-            raise CtrtError(
-                f"{place}.options: {options.data[0][0]!r} does not go with a bind mount"
-            )
+        for key, _ in options.data:
+            self.notes.append(f"{place}.options: {key!r} has no effect on a bind mount")
         calls: list[Call] = [("bind", source, options.recursive, name)]
         calls += attribute_calls(name, options)
+        attached = attach_call(name, destination, options)
+        if options.link:
+            calls = [("bind_link", source, options.recursive, name, tuple(calls[1:]))]
+            attached = ("attach_link", *attached[1:])
         uid_map = extents(entry.get("uidMappings"), f"{place}.uidMappings")
         gid_map = extents(entry.get("gidMappings"), f"{place}.gidMappings")
         mapped = bool(options.idmap or uid_map or gid_map)
+        # In the mount namespace of a user namespace the kernel keeps what access times are kept.
+        locked = self._as_caller and (options.attr_set | options.rec_set) & _ATIME
+        if mapped or locked:
+            # Opened from the caller's own mounts, it would be their peer.
+            self.early += [calls[0], ("slave", name), *calls[1:]]
+        else:
+            self.sources += calls
         if mapped:
             recursive = options.idmap == "ridmap"
             self.early.append(("open_id_maps", uid_map, gid_map, f"{name}-ids"))
-            self.early += calls
             self.early.append(("idmap", name, f"{name}-ids", recursive))
-        else:
-            self.sources += calls
         why = "a part of the host's files, at a place in the container"
         if mapped:
             why += ", seen with other owners"
@@ -201,7 +266,7 @@ class Mounts:
             Step(
                 f"bind {destination}",
                 INSIDE,
-                [attach_call(name, destination, options)],
+                [attached],
                 why=why,
                 source="move_mount(2), mount(8)" + (", mount_setattr(2)" if mapped else ""),
             )
@@ -301,7 +366,7 @@ class Mounts:
         )
 
     def mapped_steps(self) -> list[Step]:
-        """The step that opens id-mapped mounts."""
+        """The step that opens mounts which only the caller may open as they are asked for."""
         if not self.early:
             return []
         return [
@@ -309,7 +374,7 @@ class Mounts:
                 "id-mapped mounts",
                 OUTSIDE,
                 self.early,
-                why="owners are mapped by who may do so",
+                why="owners are mapped, and access times kept, by who may say so",
                 source="open_tree(2), mount_setattr(2)",
                 needs="CAP_SYS_ADMIN in the user namespace where the file system was mounted",
             )
@@ -405,7 +470,9 @@ def devices(config: Config, spaces: Spaces, host: Host) -> list[Step]:
         ):
             return []
     may = host.privileged and not spaces.user
-    listed = (config.get("linux") or {}).get("devices") or ()
+    linux = config.get("linux") or {}
+    listed = linux.get("devices") or ()
+    outside: list[Call] = []
     calls: list[Call] = []
     made = {entry["path"] for entry in listed}
     for name, number in _DEVICES:
@@ -416,13 +483,18 @@ def devices(config: Config, spaces: Spaces, host: Host) -> list[Step]:
             calls.append(("node", path, 0o020666, number, (0, 0)))
         else:
             calls += _bound(path)
-    for entry in listed:
+    for index, entry in enumerate(listed):
         path, kind = entry["path"], entry["type"]
+        number = (int(entry.get("major") or 0), int(entry.get("minor") or 0))
+        mode = _NODES[kind] | (0o666 if entry.get("fileMode") is None else entry["fileMode"])
+        owner = (int(entry.get("uid") or 0), int(entry.get("gid") or 0))
         if kind == "p" or may:
-            number = (int(entry.get("major") or 0), int(entry.get("minor") or 0))
-            mode = _NODES[kind] | (0o666 if entry.get("fileMode") is None else entry["fileMode"])
-            owner = (int(entry.get("uid") or 0), int(entry.get("gid") or 0))
             calls.append(("node", path, mode, number, owner))
+        elif host.has("CAP_MKNOD") and "user" in spaces.new:
+            name = f"device{index}"
+            mapped = _outside_owner(owner, linux)
+            outside.append(("node_outside", path, mode, number, mapped, name))
+            calls.append(("attach", name, path))
         else:
             calls += _bound(path)
     calls.append(("symlinks", "/dev", _DEVICE_LINKS))
@@ -431,7 +503,20 @@ def devices(config: Config, spaces: Spaces, host: Host) -> list[Step]:
         why += ", and those of the configuration"
     if not may:
         why += "; mknod(2) is refused in a user namespace, so the host's nodes are bind-mounted"
+    steps = []
+    if outside:
+        steps.append(
+            Step(
+                "device nodes",
+                OUTSIDE,
+                outside,
+                why="mknod(2) is refused in a user namespace; here they get their owner and mode",
+                source="mknod(2), open_tree(2)",
+                needs="CAP_MKNOD",
+            )
+        )
     return [
+        *steps,
         Step(
             "devices",
             INSIDE,
@@ -439,8 +524,20 @@ def devices(config: Config, spaces: Spaces, host: Host) -> list[Step]:
             why=why,
             source=SPEC + "config-linux.md, Devices and Default Devices",
             needs="CAP_MKNOD" if may else "",
-        )
+        ),
     ]
+
+
+def _outside_owner(owner: tuple[int, int], linux: Config) -> tuple[int, int]:
+    """The ids of the host that ids of the container are mapped to; 0 where they are not."""
+    found = []
+    for number, key in zip(owner, ("uidMappings", "gidMappings"), strict=True):
+        mapped = 0
+        for inside, outside, count in extents(linux.get(key), f"linux.{key}"):
+            if inside <= number < inside + count:
+                mapped = outside + number - inside
+        found.append(mapped)
+    return found[0], found[1]
 
 
 def _bound(path: str) -> list[Call]:

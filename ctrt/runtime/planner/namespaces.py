@@ -86,6 +86,13 @@ def extents(entries: list[dict[str, int]] | None, place: str) -> Extents:
     return tuple(found)
 
 
+def first_id(extents: Extents) -> int:
+    """Who to be inside: root, or where root is not mapped the first id that is."""
+    if any(inside == 0 for inside, _, _ in extents) or not extents:
+        return 0
+    return extents[0][0]
+
+
 def maps_many(extents: Extents) -> bool:
     """Whether a map has more than one id."""
     return sum(count for _, _, count in extents) > 1

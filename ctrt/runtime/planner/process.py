@@ -138,6 +138,8 @@ def cpus(text: str, place: str) -> tuple[int, ...]:
         first, dash, last = part.partition("-")
         if not first.isdecimal() or (dash and not last.isdecimal()):
             raise CtrtError(f"{place}: {text!r} is not a list of processors such as 0-3,7")
+        if len(first) > 6 or len(last) > 6:
+            raise CtrtError(f"{place}: {part} names what no machine has")
         found += range(int(first), int(last or first) + 1)
     if not found:
         raise CtrtError(f"{place}: {text!r} names no processor")
@@ -238,6 +240,7 @@ def identity(
     seccomp: bytes | None,
     keyring: bool,
     label: list[Step],
+    keep_groups: bool = False,
     status: str = "creating",
 ) -> tuple[list[Step], list[Step]]:
     """The steps that make the process the user with its rights, and those that confine it last.
@@ -252,6 +255,8 @@ def identity(
             notes.append(
                 "additionalGids are left out: setgroups(2) is denied where only one group is mapped"
             )
+        groups = None
+    if keep_groups:
         groups = None
     masks = _masks(process, notes)
     steps = []
@@ -282,12 +287,16 @@ def identity(
     if not no_new_privileges:
         steps += label + filters
     umask = user.get("umask")
+    # Of several the last counts, and an empty one is as good as none.
+    homes = [entry for entry in process.get("env") or () if entry.startswith("HOME=")]
+    home: list[Call] = [] if homes and homes[-1] != "HOME=" else [("home", uid)]
     steps.append(
         Step(
             "capabilities",
             INSIDE,
             [
                 ("not_dumpable",),
+                *home,
                 ("limit_bounding", masks["bounding"]),
                 (
                     "capabilities",
@@ -326,13 +335,8 @@ def identity(
 
 
 def asks_agent(linux: Config) -> bool:
-    """Whether a rule of the seccomp profile asks another process."""
-    profile = linux.get("seccomp") or {}
-    if not profile.get("listenerPath"):
-        return False
-    from ctrt.runtime import seccomp_notify
-
-    return seccomp_notify.notifies(profile)
+    """Whether the seccomp profile names another process, which its rules may ask."""
+    return bool((linux.get("seccomp") or {}).get("listenerPath"))
 
 
 def agent_channel(linux: Config, seccomp: bytes | None) -> list[Step]:
@@ -354,7 +358,12 @@ def _filter(linux: Config, seccomp: bytes | None, status: str) -> list[Step]:
         from ctrt.runtime import seccomp_notify
 
         return seccomp_notify.load(
-            seccomp, flags, profile["listenerPath"], profile.get("listenerMetadata") or "", status
+            seccomp,
+            flags,
+            profile["listenerPath"],
+            profile.get("listenerMetadata") or "",
+            status,
+            needed=seccomp_notify.notifies(profile),
         )
     return [
         Step(

@@ -131,6 +131,99 @@ def unshare(
     return Plan(steps)
 
 
+def with_rights(
+    arguments: tuple[str, ...],
+    environment: tuple[str, ...],
+    host: Host,
+    *,
+    uid: int,
+    gid: int,
+    sets: tuple[int, int, int, int],
+    securebits: int = 0,
+    no_new_privileges: bool = False,
+    uid_map: Extents = (),
+    gid_map: Extents = (),
+    directory: str = "/",
+    trace: bool = False,
+) -> Plan:
+    """The plan of a program of the host's with chosen capability sets.
+
+    `sets` are (bounding, permitted, inheritable, ambient), as bit masks; the effective set is
+    the permitted one. With `uid_map` and `gid_map` it runs in a new user namespace.
+    """
+    steps = []
+    groups: tuple[int, ...] | None = ()
+    if uid_map:
+        steps.append(made(("user",), None))
+        steps.append(id_maps(uid_map, gid_map, host, deny_setgroups=not maps_many(gid_map)))
+        if not (maps_many(gid_map) and can_set_groups(host)):
+            groups = None
+        steps.append(
+            Step(
+                "become the mapped user",
+                INSIDE,
+                [("become", uid_map[0][0], gid_map[0][0], groups)],
+                why="the first id of the map, which has every capability in the user namespace",
+                source="user_namespaces(7)",
+            )
+        )
+    else:
+        steps.append(
+            Step(
+                "clone",
+                OUTSIDE,
+                [("clone", 0, None)],
+                why="a child gives its rights away; the caller keeps its own",
+                source="clone(2)",
+            )
+        )
+    steps.append(
+        Step(
+            "directory",
+            INSIDE,
+            [("chdir", directory)],
+            why="the caller's, entered while the process still may",
+            source="chdir(2)",
+        )
+    )
+    steps.append(
+        Step(
+            "descriptors",
+            INSIDE,
+            [("own_descriptors",), ("stdio",), ("session",), ("signals",)],
+            why="the program gets standard input, output and error, and no other descriptor",
+            source="clone(2), CLONE_FILES; close_range(2)",
+        )
+    )
+    calls: list[tuple[Any, ...]] = [("rights", uid, gid, groups, sets, securebits)]
+    if no_new_privileges:
+        calls.append(("no_new_privileges",))
+    steps.append(
+        Step(
+            "capabilities",
+            INSIDE,
+            calls,
+            why="the sets that were chosen; what the program gets of them is decided by execve",
+            source="capabilities(7)",
+            needs="CAP_SETPCAP, and for another user CAP_SETUID and CAP_SETGID",
+        )
+    )
+    calls = [("die_with_parent",)]
+    if trace:
+        calls.append(("trace",))
+    calls += [("umask", 0o022), ("exec", arguments, environment)]
+    steps.append(
+        Step(
+            "exec",
+            INSIDE,
+            calls,
+            why="P'(permitted) and P'(effective) follow from the sets and from the file",
+            source="capabilities(7), Transformation of capabilities during execve()",
+        )
+    )
+    return Plan(steps)
+
+
 def removal_plan(path: str, uid_map: Extents, gid_map: Extents, host: Host) -> Plan:
     """The plan that empties a directory of files that belong to subordinate ids."""
     program = ("/bin/sh", "-c", 'cd "$1" && rm -rf upper work', "sh", path)

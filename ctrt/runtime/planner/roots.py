@@ -34,14 +34,20 @@ class Layers:
     """A root file system made of image layers by overlayfs.
 
     `lowers` are directories, topmost first; `directory` holds (or will hold) the container's
-    own "upper" and "work" directories, and the root file system is mounted over it.
+    own "upper" and "work" directories, and the root file system is mounted over it. `hosts` are
+    further lines of its /etc/hosts. With `writable`, a directory that is there already, "upper" and
+    "work" are in that, and stay when the container is gone.
     """
 
-    __slots__ = ("directory", "lowers")
+    __slots__ = ("directory", "hosts", "lowers", "writable")
 
-    def __init__(self, lowers: tuple[str, ...], directory: str) -> None:
+    def __init__(
+        self, lowers: tuple[str, ...], directory: str, hosts: str = "", writable: str = ""
+    ) -> None:
         self.lowers = lowers
         self.directory = directory
+        self.hosts = hosts
+        self.writable = writable or directory
 
 
 class Directory:
@@ -67,14 +73,14 @@ def container_directory(
     """The step that makes the directories of an overlay, and the file that will be /etc/hosts."""
     base = layers.directory
     calls: list[Call] = [
-        ("mkdir", f"{base}/upper", 0o755),
-        ("mkdir", f"{base}/work", 0o700),
+        ("mkdir", f"{layers.writable}/upper", 0o755),
+        ("mkdir", f"{layers.writable}/work", 0o700),
     ]
     hosts = f"127.0.0.1\tlocalhost {hostname}".rstrip() + "\n::1\tlocalhost ip6-localhost\n"
-    calls.append(("write", f"{base}/hosts", hosts))
+    calls.append(("write", f"{base}/hosts", hosts + layers.hosts))
     if owner:
         # The root directory that the container sees is the upper one.
-        calls.append(("chown", f"{base}/upper", *owner))
+        calls.append(("chown", f"{layers.writable}/upper", *owner))
     removal = None
     if not host.privileged and maps_many(uid_map):
         from ctrt.runtime.planner.programs import removal_plan
@@ -102,7 +108,7 @@ def overlay(layers: Layers, where: str, host: Host, in_userns: bool, *, idmapped
     return Step(
         "layers",
         where,
-        [("overlay", layers.lowers, layers.directory, options, idmapped, "layers")],
+        [("overlay", layers.lowers, layers.writable, options, idmapped, "layers")],
         why=why,
         source="Documentation/filesystems/overlayfs.rst of the kernel"
         + (", mount_setattr(2)" if idmapped else ""),
@@ -163,7 +169,10 @@ def attach(root: Root) -> Step:
 
 def pivot(cwd: str, word: str | None, *, pivot_root: bool, readonly: bool) -> list[Step]:
     """The steps that make it the root; then, with a terminal, it becomes read-only."""
-    calls: list[Call] = [("make_below", cwd), ("pivot",) if pivot_root else ("move_root",)]
+    made: Call = ("make_below", cwd)
+    calls: list[Call] = [("pivot",) if pivot_root else ("move_root",)]
+    if not readonly:
+        calls.insert(0, made)
     if word is not None and not word.endswith("private"):
         # Not before: it would be the host's mount that takes the type.
         calls.append(("propagation", "/", PROPAGATION[word]))
@@ -178,15 +187,15 @@ def pivot(cwd: str, word: str | None, *, pivot_root: bool, readonly: bool) -> li
         source="pivot_root(2)" if pivot_root else "mount(2), MS_MOVE; chroot(2)",
         needs=ADMIN,
     )
-    return [read_only(), step] if readonly else [step]
+    return [read_only(made), step] if readonly else [step]
 
 
-def read_only() -> Step:
+def read_only(*before: Call) -> Step:
     """The step after which the root file system cannot be written to."""
     return Step(
         "read-only root",
         INSIDE,
-        [("read_only_root",)],
+        [*before, ("read_only_root",)],
         why="the image cannot be written to",
         source="mount_setattr(2)",
     )

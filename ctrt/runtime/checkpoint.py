@@ -1,0 +1,286 @@
+"""Checkpoint and restore: the processes of a container as files, by criu(8).
+
+criu is told which mounts and standard streams come from outside the container: it cannot save
+them, and gets them handed in again at the restore. A restore is one more plan, whose
+program is criu: in the container's new cgroup, where every process that it makes is born, and in a
+mount namespace of its own, so that what it needs mounted goes away with it. The restored first
+process is then our child, as a created one is.
+
+Source: criu(8), https://criu.org/External_bind_mounts, https://criu.org/Inheriting_FDs_on_restore.
+"""
+
+from __future__ import annotations
+
+import os
+
+from ctrt.errors import CtrtError
+from ctrt.linux import calls as k
+from ctrt.oci import fastjson
+from ctrt.runtime import executor, lifecycle
+from ctrt.runtime.plan import INSIDE, Plan, Step
+from ctrt.runtime.planner.namespaces import made
+from ctrt.runtime.records import Record, write_whole
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from ctrt.runtime.cgroup import Cgroup
+
+    Config = dict[str, Any]
+
+_STREAMS = "descriptors.json"
+"""The standard streams of the saved process, beside its image; runc has them there, too."""
+
+_JOINED = {"network": ("net", "extRootNetNS"), "pid": ("pid", "extRootPidNS")}
+"""The namespaces that criu can join instead of making them anew: its words for them."""
+
+
+class Wishes:
+    """How to save or restore: the flags of the two verbs."""
+
+    __slots__ = ("criu", "flags", "images", "leave_running", "pre_dump", "work")
+
+    def __init__(self, criu: str, images: str, work: str) -> None:
+        self.criu = criu
+        self.images = images
+        """Where the image files are."""
+        self.work = work
+        """Where criu logs."""
+        self.flags: list[str] = []
+        """criu's own words for the rest."""
+        self.leave_running = False
+        self.pre_dump = False
+
+
+def checkpoint(root: str, identifier: str, wishes: Wishes) -> None:
+    """Save a running container's processes, and delete it unless it is left running.
+
+    Raises CtrtError with criu's reason; the container then runs as before.
+    """
+    record = Record.find(root, identifier, lock=True)
+    try:
+        status = lifecycle.describe(record)["status"]
+        if status not in ("running", "paused"):
+            raise CtrtError(
+                f"container {identifier} is {status}: only a running one can be saved", status=1
+            )
+        config = record.config()
+        if config["process"].get("terminal"):
+            raise CtrtError(
+                f"container {identifier} has a terminal, which criu cannot hand over to another "
+                "process: only a container without one can be saved",
+                status=1,
+            )
+        _save(record, config, wishes)
+        if not (wishes.leave_running or wishes.pre_dump):
+            lifecycle.forget(record)
+    finally:
+        record.release()
+
+
+def _save(record: Record, config: Config, wishes: Wishes) -> None:
+    for directory in (wishes.images, wishes.work):
+        os.makedirs(directory, mode=0o700, exist_ok=True)
+    pid = record.pid
+    streams, external = _streams(pid)
+    words = [wishes.criu, "pre-dump" if wishes.pre_dump else "dump", "--tree", str(pid)]
+    words += _common(record.state["rootfs"], wishes, "dump.log")
+    if wishes.leave_running and not wishes.pre_dump:
+        words.append("--leave-running")
+    for destination, _ in _outside_mounts(config):
+        words += ["--external", f"mnt[{destination}]:{destination}"]
+    for path, kind, name in _joined(config):
+        words += ["--external", f"{kind}[{os.stat(path).st_ino}]:{name}"]
+    for name in external:
+        words += ["--external", name]
+    write_whole(f"{wishes.images}/{_STREAMS}", fastjson.dumps(streams).encode(), 0o600)
+    pid = os.posix_spawn(wishes.criu, words, os.environ, file_actions=_quiet())
+    _, status = os.waitpid(pid, 0)
+    if status:
+        raise CtrtError(_reason("checkpoint", f"{wishes.work}/dump.log"), status=1)
+
+
+def _quiet() -> list[tuple[Any, ...]]:
+    return [(os.POSIX_SPAWN_OPEN, number, "/dev/null", os.O_RDWR, 0) for number in (0, 1, 2)]
+
+
+def restore(
+    root: str,
+    identifier: str,
+    bundle: str,
+    options: lifecycle.Options,
+    wishes: Wishes,
+    *,
+    stdio: tuple[int, int, int],
+) -> tuple[Record, executor.Started]:
+    """A container of a bundle's configuration with the processes of an image, running.
+
+    `stdio` take the place of the saved pipes. The restored first process is a child of ours.
+    Raises CtrtError; what was made is then undone.
+    """
+    from ctrt.runtime.host import Host
+
+    config, data = lifecycle.load_config(options.config or f"{bundle}/config.json")
+    try:
+        with open(f"{wishes.images}/{_STREAMS}", "rb") as file:
+            streams: list[str] = fastjson.loads(file.read())
+    except (OSError, ValueError):
+        raise CtrtError(
+            f"--image-path: {wishes.images} has no saved container ({_STREAMS} is missing)",
+            status=1,
+        ) from None
+    os.makedirs(wishes.work, mode=0o700, exist_ok=True)
+    host = Host.probe()
+    groups = lifecycle.plan_cgroup(root, identifier, config, host, options)
+    rootfs = lifecycle.find_rootfs(bundle, config["root"]["path"])
+    record = Record.make(root, identifier)
+    started: executor.Started | None = None
+    joined: dict[str, int] = {}
+    try:
+        for path, _, name in _joined(config):
+            joined[name] = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        words = _restore_words(config, rootfs, wishes, streams, joined)
+        plan = _plan(rootfs, [*words, "--pidfile", record.path("restored")], groups)
+        record.begin(plan.undo())
+        fds = dict(zip(("stdin", "stdout", "stderr"), stdio, strict=True))
+        try:
+            criu = executor.execute(plan.wire(), fds, preserved=tuple(joined.values()))
+        except executor.StartError as error:
+            raise lifecycle.start_error(plan, error) from None
+        _, status = os.waitpid(criu.pid, 0)
+        os.close(criu.pidfd)
+        if status:
+            raise CtrtError(_reason("restore", f"{wishes.work}/restore.log"), status=1)
+        pid = int(record.read("restored"))
+        started = executor.Started(pid, k.pidfd_open(pid), False, None)
+        record.write("config.json", data)
+        record.state = lifecycle.new_state(identifier, bundle, rootfs, config, pid, groups)
+        if options.pid_file:
+            lifecycle.write_pid(options.pid_file, pid)
+        record.save()
+    except BaseException:
+        if started is not None:
+            started.kill()
+        record.end()
+        raise
+    finally:
+        for descriptor in joined.values():
+            os.close(descriptor)
+    return record, started
+
+
+def _restore_words(
+    config: Config, rootfs: str, wishes: Wishes, streams: list[str], joined: dict[str, int]
+) -> list[str]:
+    words = [wishes.criu, "restore", "--restore-detached", "--restore-sibling"]
+    words += _common(rootfs, wishes, "restore.log")
+    for destination, source in _outside_mounts(config):
+        words += ["--external", f"mnt[{destination}]:{source}"]
+    inherited = {name: number for number, name in enumerate(streams) if name}
+    for name, number in (inherited | joined).items():
+        words += ["--inherit-fd", f"fd[{number}]:{name}"]
+    return words
+
+
+def _plan(rootfs: str, words: list[str], groups: Cgroup) -> Plan:
+    """The plan that starts criu, where it makes the container's processes."""
+    environment = tuple(f"{name}={value}" for name, value in os.environ.items())
+    steps = [
+        *groups.before,
+        made(("mount",), groups.descriptor),
+        *groups.after,
+        Step(
+            "root file system",
+            INSIDE,
+            [
+                ("propagation", "/", k.MS_REC | k.MS_SLAVE),
+                ("bind", rootfs, True, "root"),
+                ("attach", "root", rootfs),
+            ],
+            why="the root of what criu restores must be a mount point; nobody else sees it",
+            source="criu(8), --root",
+        ),
+        Step(
+            "exec",
+            INSIDE,
+            [
+                ("own_descriptors",),
+                ("stdio",),
+                ("signals",),
+                ("umask", 0o077),
+                ("exec", tuple(words), environment),
+            ],
+            why="criu makes the processes anew, from their image",
+            source="criu(8)",
+        ),
+    ]
+    return Plan(steps)
+
+
+def _common(root: str, wishes: Wishes, log: str) -> list[str]:
+    return [
+        *("--root", root, "--images-dir", wishes.images, "--work-dir", wishes.work),
+        *("--log-file", log, "-v4", "--manage-cgroups=ignore", *wishes.flags),
+    ]
+
+
+def _outside_mounts(config: Config) -> list[tuple[str, str]]:
+    """The mounts whose files are the host's: where they are in the container, and what they are."""
+    return [
+        (os.path.normpath(entry["destination"]), entry.get("source") or "")
+        for entry in config.get("mounts") or ()
+        if entry.get("type") == "bind" or {"bind", "rbind"} & set(entry.get("options") or ())
+    ] + [
+        # Of a file: a directory is masked by a file system of its own, which criu saves.
+        (os.path.normpath(path), "/dev/null")
+        for path in (config.get("linux") or {}).get("maskedPaths") or ()
+    ]
+
+
+def _joined(config: Config) -> list[tuple[str, str, str]]:
+    """The joined namespaces that criu leaves alone: path, kind and name as it has them."""
+    return [
+        (entry["path"], *_JOINED[entry["type"]])
+        for entry in (config.get("linux") or {}).get("namespaces") or ()
+        if entry.get("path") and entry["type"] in _JOINED
+    ]
+
+
+def _streams(pid: int) -> tuple[list[str], list[str]]:
+    """The names of a process's standard streams that come from outside; what criu is told of them.
+
+    A pipe or a socket is known by its name. Of a file on a mount that the container does not have
+    criu needs the mount's number and the file's. One of the container's own is "".
+    """
+    with open(f"/proc/{pid}/mountinfo") as file:
+        own = {int(line.split(None, 1)[0]) for line in file}
+    names, external = [], []
+    for number in (0, 1, 2):
+        path = f"/proc/{pid}/fd/{number}"
+        try:
+            name = os.readlink(path)
+            found = os.stat(path)
+            with open(f"/proc/{pid}/fdinfo/{number}") as file:
+                mount = next(int(line.split()[1]) for line in file if line.startswith("mnt_id:"))
+        except FileNotFoundError:
+            names.append("")
+            continue
+        if not name.startswith(("pipe:[", "socket:[")):
+            name = "" if mount in own else f"file[{mount:x}:{found.st_ino:x}]"
+            external += [name] if name else []
+        names.append(name)
+    return names, external
+
+
+def _reason(verb: str, log: str) -> str:
+    """What criu says of its failure: the first error of its log."""
+    try:
+        with open(log, errors="replace") as file:
+            errors = [line for line in file if "Error (" in line]
+    except OSError:
+        errors = []
+    if not errors:
+        return f"{verb}: criu failed without a word; see {log}"
+    words = errors[0].partition("Error (")[2].partition("): ")[2].strip()
+    return f"{verb}: criu failed: {words} (see {log})"

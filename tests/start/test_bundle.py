@@ -1,0 +1,97 @@
+"""The bundle: commands import from it, and nothing that happens to it harms them."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[2] / "ctrt"
+
+
+class Installed:
+    """A package and its command in an environment of their own."""
+
+    def __init__(self, directory: Path) -> None:
+        subprocess.run([sys.executable, "-m", "venv", "--without-pip", directory], check=True)
+        self.package = next(directory.glob("lib/python*/site-packages")) / "ctrt"
+        shutil.copytree(PACKAGE, self.package, ignore=shutil.ignore_patterns("__pycache__"))
+        self.command = directory / "bin" / "ctrt-runtime"
+        shutil.copy(PACKAGE / "cli" / "ctrt-runtime.sh", self.command)
+        self.command.chmod(0o755)
+        self.main = self.package / "cli" / "runtime" / "main.py"
+        name = f"bundle.{sys.implementation.cache_tag}"
+        self.bundle = self.package / "__pycache__" / name
+
+    def does(self, *words: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run([self.command, *words], check=False, capture_output=True, text=True)
+
+    def says(self, *words: str) -> str:
+        done = self.does(*words)
+        assert (done.returncode, done.stderr) == (0, "")
+        return done.stdout
+
+    def version(self) -> str:
+        return self.says("--version").split()[0]
+
+    def forget_compiled(self) -> None:
+        for path in self.package.rglob("*.pyc"):
+            path.unlink()
+
+
+@pytest.fixture
+def installed(tmp_path: Path) -> Installed:
+    return Installed(tmp_path / "environment")
+
+
+def test_the_first_command_writes_it_and_the_next_import_from_it(installed: Installed) -> None:
+    assert installed.version() == "ctrt-runtime"
+    written = installed.bundle.stat().st_ino
+    installed.forget_compiled()
+    features = installed.says("features")
+    # The interpreter compiles what it imports from a source.
+    assert list(installed.package.rglob("*.pyc")) == []
+    assert installed.bundle.stat().st_ino == written
+    installed.bundle.unlink()
+    assert installed.says("features") == features
+    assert list(installed.package.rglob("*.pyc")) != []
+
+
+def test_a_changed_source_counts(installed: Installed) -> None:
+    installed.version()
+    before = installed.bundle.stat().st_ino
+    text = installed.main.read_text()
+    installed.main.write_text(text.replace('print(f"ctrt-runtime version', 'print(f"another'))
+    assert installed.version() == "another"
+    assert installed.bundle.stat().st_ino != before
+    installed.forget_compiled()
+    assert installed.version() == "another"
+    assert list(installed.package.rglob("*.pyc")) == []
+
+
+def test_a_module_that_is_gone_is_not_imported(installed: Installed) -> None:
+    installed.version()
+    (installed.package / "runtime" / "lifecycle.py").unlink()
+    assert "lifecycle" in installed.does("--version").stderr
+
+
+@pytest.mark.parametrize("kept", [0, 10, 16, 5_000, 30_000, 400_000])
+@pytest.mark.parametrize("end", ["cut", "zeros"])
+def test_a_damaged_one_is_not_used(installed: Installed, kept: int, end: str) -> None:
+    installed.version()
+    whole = installed.bundle.read_bytes()
+    rest = b"" if end == "cut" else bytes(len(whole) - kept)
+    installed.bundle.write_bytes(whole[:kept] + rest)
+    assert installed.version() == "ctrt-runtime"
+    installed.says("features")
+    assert installed.version() == "ctrt-runtime"
+
+
+def test_where_it_cannot_be_written_it_is_done_without(installed: Installed) -> None:
+    (installed.package / "__pycache__").write_text("in the way")
+    assert installed.version() == "ctrt-runtime"
+    assert installed.version() == "ctrt-runtime"
+    assert (installed.package / "__pycache__").read_text() == "in the way"

@@ -1,0 +1,132 @@
+"""Checkpoint and restore by criu: processes go on where they were, in a container of ours."""
+
+from __future__ import annotations
+
+from vm_bundle import Bundle, config
+from vm_image import ROOTFS
+from vm_machine import Machine, wait_until
+
+IMAGE = "localhost/counting"
+COUNT = "n=0; while :; do n=$((n + 1)); echo $n >/tmp/count; echo $n; sleep 0.2; done"
+
+
+def counting(vm: Machine, **linux: object) -> Bundle:
+    document = config("sh", "-c", COUNT)
+    document["mounts"].append({"destination": "/tmp", "type": "tmpfs", "source": "tmpfs"})
+    document["mounts"].append(
+        {"destination": "/mnt", "type": "bind", "source": "/var/tmp", "options": ["rbind", "ro"]}
+    )
+    document["linux"]["maskedPaths"] = ["/proc/kcore", "/proc/scsi", "/proc/timer_list"]
+    document["linux"]["readonlyPaths"] = ["/proc/sys", "/proc/bus"]
+    document["linux"].update(linux)
+    return Bundle(vm, "ctrt-runtime", document)
+
+
+def count(box: Bundle, name: str = "ID") -> int:
+    said = box.say(f"exec {name} cat /tmp/count")
+    assert said.status == 0, (said, box.machine.run(f"tail -20 {box.path}/work/*.log"))
+    return int(said.out)
+
+
+def saved(box: Bundle, flags: str = "") -> None:
+    said = box.say(f"checkpoint --image-path image --work-path work {flags} ID")
+    assert said.status == 0, (said, box.machine.run(f"tail -30 {box.path}/work/dump.log"))
+
+
+def restored(box: Bundle, name: str = "ID") -> None:
+    words = f"restore -d --pid-file pid --image-path image --work-path work {name}"
+    said = box.say(f"{words} </dev/null >>out 2>&1")
+    out = box.machine.run(f"tail -5 {box.path}/out; grep -m5 Error -B5 {box.path}/work/restore.log")
+    assert said.status == 0, out
+
+
+def test_processes_go_on_where_they_were(vm: Machine) -> None:
+    limits = {"pids": {"limit": 17}}
+    box = counting(vm, cgroupsPath="/tests/saved", resources=limits)
+    before = box.start()
+    wait_until(vm, f"test $(tail -n1 {box.path}/out) -gt 5")
+    saved(box)
+    assert vm.run(f"test -d /proc/{before}").status != 0
+    assert "does not exist" in box.say("state ID").err
+    reached = int(vm.check(f"tail -n1 {box.path}/out"))
+
+    restored(box)
+    assert box.state()["status"] == "running"
+    pid = int(vm.check(f"cat {box.path}/pid"))
+    assert box.state()["pid"] == pid
+    wait_until(vm, f"test $(tail -n1 {box.path}/out) -gt {reached + 3}")
+    assert reached < count(box) < reached + 1000
+    assert vm.check("cat /sys/fs/cgroup/tests/saved/pids.max") == "17\n"
+    assert vm.check(f"cat /proc/{pid}/cgroup") == "0::/tests/saved\n"
+    assert box.say("exec ID hostname").out == "box\n"
+    assert box.say("exec ID touch /mnt/x").status != 0  # the mount from outside, read-only as ever
+    box.delete()
+    assert vm.run(f"test -d /proc/{pid}").status != 0
+    assert vm.run("test -d /sys/fs/cgroup/tests/saved").status != 0
+    assert vm.run(f"grep {box.id} /proc/mounts").status != 0
+
+
+def test_one_that_is_left_running_goes_on_twice(vm: Machine) -> None:
+    box = counting(vm)
+    first = box.start()
+    wait_until(vm, f"test $(tail -n1 {box.path}/out) -gt 3")
+    saved(box, "--leave-running")
+    assert box.state()["pid"] == first
+    said = box.say("restore -d --image-path image --work-path work ID")
+    assert "already exists" in said.err
+    restored(box, name="again")
+    assert box.say("list -q").out.split() == [box.id, "again"]
+    assert count(box) > 0
+    assert count(box, "again") > 0
+    assert box.say("delete --force again").status == 0
+    box.delete()
+
+
+def test_what_cannot_be_saved_or_restored_is_told_in_a_sentence(vm: Machine) -> None:
+    box = counting(vm)
+    assert "only a running one can be saved" in counting_created(vm)
+    said = box.say("restore --image-path /var/empty ID")
+    assert said.status == 1
+    assert "/var/empty has no saved container" in said.err
+    assert box.say("list -q").out == ""
+    # criu's own refusal, with nothing left behind: the image is not whole.
+    box = counting(vm)
+    box.start()
+    saved(box)
+    vm.check(f"rm {box.path}/image/pages-1.img")
+    said = box.say("restore -d --image-path image --work-path work ID </dev/null >/dev/null")
+    assert said.status == 1
+    assert "restore: criu failed" in said.err
+    assert box.say("list -q").out == ""
+    assert vm.run(f"test -d /sys/fs/cgroup/ctrt-runtime/{box.id}").status != 0
+
+
+def counting_created(vm: Machine) -> str:
+    """What `checkpoint` says of a container that is created, and not started."""
+    box = counting(vm)
+    assert box.say("create ID </dev/null >out 2>&1").status == 0
+    said = box.say("checkpoint ID")
+    assert said.status == 1
+    box.delete()
+    return said.err
+
+
+def test_podman_saves_and_restores(systemd_vm: Machine) -> None:
+    systemd_vm.check(f"tar -C {ROOTFS} -c . | podman import --quiet - {IMAGE}")
+    podman = "podman --runtime /opt/ctrt/bin/ctrt-runtime"
+    out = systemd_vm.check(
+        f"""
+        {podman} run -d --name counts --network none {IMAGE} sh -c '{COUNT}' >/dev/null
+        sleep 2
+        {podman} container checkpoint counts >/dev/null
+        {podman} inspect --format '{{{{.State.Status}}}}' counts
+        before=$({podman} logs counts | tail -n1)
+        {podman} container restore counts >/dev/null
+        {podman} inspect --format '{{{{.State.Status}}}}' counts
+        sleep 2
+        after=$({podman} exec counts cat /tmp/count)
+        test $after -gt $before && echo "went on"
+        {podman} rm --force --time 0 counts >/dev/null
+        """
+    )
+    assert out.split("\n") == ["exited", "running", "went on", ""]
