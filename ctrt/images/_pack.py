@@ -76,7 +76,10 @@ class _Packer:
         return True
 
     def same_below(self, path: bytes, looks: os.stat_result) -> bool:
-        """Say whether a lower layer has the same directory: only its time has changed."""
+        """Say whether a lower layer has the same directory, so that only its time has changed.
+
+        Also where none has it: then it was made for what is mounted in it.
+        """
         for lower in self.lowers:
             try:
                 below = os.lstat(os.fsencode(lower) + b"/" + path)
@@ -84,7 +87,7 @@ class _Packer:
                 continue
             owner = (self.inside(self.uids, looks.st_uid), self.inside(self.gids, looks.st_gid))
             return below.st_mode == looks.st_mode and owner == (below.st_uid, below.st_gid)
-        return False
+        return True
 
     def other(self, at: int, name: bytes, path: bytes, looks: os.stat_result) -> None:
         mode = looks.st_mode

@@ -15,11 +15,12 @@ from __future__ import annotations
 import os
 import zlib
 from struct import Struct
+from zlib import adler32
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from typing import Any
+    from typing import Any, Self
 
 CHUNK_BYTES = 1 << 20
 MAX_HEADER_BYTES = 1 << 20
@@ -42,15 +43,17 @@ class BrokenLayerError(Exception):
 class Source:
     """The bytes of an uncompressed layer, read, unpacked and hashed by a thread of its own.
 
-    `limit` is how many bytes there may be; `why` is said when there are more.
+    `limit` is how many bytes there may be; `why` is said when there are more. `opened` reads the
+    file at `path` where it is not there as a whole yet.
     """
 
-    def __init__(self, path: str, limit: int, why: str = "") -> None:
+    def __init__(self, path: str, limit: int, why: str = "", opened: Growing | None = None) -> None:
         from _queue import SimpleQueue
         from hashlib import sha256
         from threading import Semaphore, Thread
 
         self._path = path
+        self._opened = opened
         self._limit = limit
         self._why = why or f"it grows to more than {limit >> 20} MiB when it is unpacked"
         self._hash = sha256()
@@ -65,7 +68,7 @@ class Source:
     def _work(self) -> None:
         try:
             total = 0
-            for chunk in pieces(self._path):
+            for chunk in pieces(self._path, self._opened):
                 total += len(chunk)
                 if total > self._limit:
                     raise BrokenLayerError(self._why)
@@ -176,12 +179,62 @@ class Source:
         return f"sha256:{self._hash.hexdigest()}"
 
 
-def pieces(path: str) -> Iterator[bytes]:
+class Growing:
+    """A file that another process is still fetching: reading waits for what is not there yet.
+
+    It is called `partial` until it is whole, then `path`. A byte comes through the FIFO `news`
+    whenever it has grown, and the FIFO's end when it is whole or will not grow any more. When
+    there is something at `stop`, nobody wants it any more.
+    """
+
+    def __init__(self, path: str, partial: str, size: int, news: str, stop: str) -> None:
+        self._names = (path, partial)
+        self._left = size
+        self._stop = stop
+        self._fd = -1
+        # Should there be no writer any more, this does not wait for one.
+        self._news = os.open(news, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        os.set_blocking(self._news, True)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self._news)
+        if self._fd >= 0:
+            os.close(self._fd)
+
+    def read(self, count: int) -> bytes:
+        """Return up to `count` bytes, nothing at the end."""
+        more = True
+        while self._left:
+            if os.path.exists(self._stop):
+                raise BrokenLayerError("nobody wants it any more")
+            data = self._now(min(count, self._left))
+            if data:
+                self._left -= len(data)
+                return data
+            if not more:
+                raise BrokenLayerError("it has not come as a whole")
+            more = bool(os.read(self._news, 4096))
+        return b""
+
+    def _now(self, count: int) -> bytes:
+        for name in self._names if self._fd < 0 else ():
+            try:
+                self._fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+                break
+            except FileNotFoundError:
+                continue
+        return os.read(self._fd, count) if self._fd >= 0 else b""
+
+
+def pieces(path: str, growing: Growing | None = None) -> Iterator[bytes]:
     """Yield the archive in pieces of at most CHUNK_BYTES; how it is packed is known by its mark.
 
     gzip, zstd, bzip2, xz, or not packed at all.
     """
-    with open(path, "rb", buffering=0) as file:
+    with growing or open(path, "rb", buffering=0) as file:
         data = file.read(CHUNK_BYTES >> 2)
         if data[:2] == b"\x1f\x8b":
             yield from _gzip(file, data)
@@ -329,7 +382,9 @@ def entries(source: Source) -> Iterator[Entry]:
             return
         fields = _HEADER.unpack(header)
         recorded = _number(fields[6])
-        total = sum(header) - sum(header[148:156]) + 256
+        # The low half of Adler-32 is 1 + the sum of the bytes, exactly so for up to 256 bytes.
+        total = (adler32(header[:256]) & 0xFFFF) + (adler32(header[256:]) & 0xFFFF) - 2
+        total += 256 - sum(header[148:156])
         if recorded != total:
             # Some old tars summed signed bytes (tar(5)).
             signed = total - 256 * sum(byte > 127 for byte in header[:148] + header[156:])

@@ -24,7 +24,7 @@ import sys
 from errno import EACCES, EINVAL, ENAMETOOLONG, ENODATA, ENOSPC, ENOTSUP, EPERM
 from stat import S_IMODE, S_ISBLK, S_ISCHR, S_ISDIR, S_ISFIFO, S_ISLNK, S_ISREG
 
-from ctrt.images._tar import BrokenLayerError, Entry, Source, clean, entries, shown
+from ctrt.images._tar import BrokenLayerError, Entry, Growing, Source, clean, entries, shown
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -586,10 +586,11 @@ def _extract(order: dict[str, Any], world: str) -> dict[str, Any]:
     free = os.statvfs(into)
     room = max(0, free.f_bavail * free.f_frsize - RESERVE_BYTES)
     limit = max(ALWAYS_BYTES, RATIO * order["size"])
+    why = ""
     if room < limit:
-        source = Source(order["blob"], room, "there is no space left on the disk for it")
-    else:
-        source = Source(order["blob"], limit)
+        limit, why = room, "there is no space left on the disk for it"
+    opened = Growing(order["blob"], *order["growing"]) if "growing" in order else None
+    source = Source(order["blob"], limit, why, opened)
     tree = _Tree(into, world)
     entry: Entry | None = None
     try:
@@ -696,8 +697,9 @@ def _extract_all(layers: list[dict[str, Any]], world: str, workers: int) -> list
     import marshal
 
     take, give = os.pipe()
-    # The largest first, so that they do not finish last.
-    for at in sorted(range(len(layers)), key=lambda at: -layers[at]["size"]):
+    # The largest first, so that they do not finish last; but as they come, where they still do.
+    growing = any("growing" in layer for layer in layers)
+    for at in sorted(range(len(layers)), key=lambda at: 0 if growing else -layers[at]["size"]):
         os.write(give, at.to_bytes(2, "big"))
     os.close(give)
     children: dict[int, int] = {}

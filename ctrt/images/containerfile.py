@@ -76,13 +76,13 @@ class Containerfile(NamedTuple):
     escape: str
 
 
-def parse(text: str, where: str = "Containerfile") -> Containerfile:
+def parse(text: str, where: str = "Containerfile", first_line: int = 1) -> Containerfile:
     """Read a Containerfile; CtrtError names `where` and the line.
 
-    Variables are not replaced, but in FROM: that takes the ARGs (`expand`), so `Stage.base` and
-    `Stage.platform` are still as written.
+    `first_line` is the number of the text's first line there. Variables are not replaced, but in
+    FROM: that takes the ARGs (`expand`), so `Stage.base` and `Stage.platform` are still as written.
     """
-    escape, instructions = _instructions(text, where)
+    escape, instructions = _instructions(text, where, first_line)
     arguments: list[Instruction] = []
     stages: list[Stage] = []
     for step in instructions:
@@ -118,10 +118,10 @@ def mistake(where: str, line: int, why: str) -> CtrtError:
     return CtrtError(f"{where}, line {line}: {why}")
 
 
-def _instructions(text: str, where: str) -> tuple[str, list[Instruction]]:
-    lines = text.replace("\r\n", "\n").split("\n")
+def _instructions(text: str, where: str, first: int) -> tuple[str, list[Instruction]]:
+    number = first - 1
+    lines = [""] * number + text.replace("\r\n", "\n").split("\n")
     escape = "\\"
-    number = 0
     while number < len(lines):
         directive = re.fullmatch(r"\s*#\s*([A-Za-z]+)\s*=\s*(\S+)\s*", lines[number])
         if not directive:

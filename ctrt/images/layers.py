@@ -18,10 +18,12 @@ from ctrt.errors import CtrtError
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Any
+    from typing import Any, Self
 
     from ctrt.images.progress import Progress
     from ctrt.images.store import Image, Layer, Spawn, Store
+
+    _Made = tuple[Layer, str, str]
 
 _SUFFIX = {"root": "", "subordinate": ".user", "single": ".single"}
 _BOOT = (
@@ -124,8 +126,12 @@ def run_here(argv: list[str]) -> int:
 
 
 def _paths(store: Store, image: Image, how: Unpacker) -> list[str]:
+    return _layer_paths(store, image.layers, how)
+
+
+def _layer_paths(store: Store, layers: list[Layer], how: Unpacker) -> list[str]:
     suffix = _SUFFIX[how.world]
-    chains = [layer.chain_id[7:] for layer in image.layers] or ["0" * 64]
+    chains = [layer.chain_id[7:] for layer in layers] or ["0" * 64]
     return [store.path("layers", chain + suffix, "diff") for chain in chains]
 
 
@@ -136,62 +142,161 @@ def _unpack(
     paths: list[str],
     progress: Callable[[Progress], object] | None,
 ) -> None:
-    from ctrt.oci import fastjson
-
     with store.temporary(how.spawn) as work:
-        places: list[str] = []
-        orders = []
-        made = []
-        for layer, path in zip(image.layers, paths, strict=True):
-            place = path
-            if not os.path.isdir(path):
-                directory = os.path.join(work.path, os.path.basename(os.path.dirname(path)))
-                place = os.path.join(directory, "diff")
-                os.makedirs(place, 0o755)
-                os.chmod(place, 0o755)
-                made.append((layer, directory, os.path.dirname(path)))
-                orders.append(
-                    {
-                        "name": layer.digest[7:19],
-                        "blob": store.blob_path(layer.digest),
-                        "size": layer.size,
-                        "diff_id": layer.diff_id,
-                        "into": place,
-                        "lowers": places[::-1],
-                    }
-                )
-            places.append(place)
+        orders, made = _orders(store, image.layers, paths, work.path)
         if not orders:
             return  # another process has made them while we waited
         if progress:
             _tell(progress, [layer for layer, _, _ in made], "unpacking")
-        ask = os.path.join(work.path, "orders")
-        order = {
-            "layers": orders,
-            "world": how.world,
-            "workers": min(4, len(os.sched_getaffinity(0))),
-            "path": _zstd_path(orders),
-        }
-        with open(ask, "x", encoding="ascii") as file:
-            file.write(fastjson.dumps(order))
-        status = (how.spawn or run_here)(program("unpack", ask))
-        try:
-            with open(os.path.join(work.path, "result"), encoding="ascii") as file:
-                result = fastjson.loads(file.read())
-        except (FileNotFoundError, ValueError):
-            raise CtrtError(
-                f"the program that unpacks layers ended with status {status} and no answer"
-            ) from None
+        result = _carried_out(work.path, orders, how, _zstd_path(orders))
         if "error" in result:
             raise CtrtError(result["error"])
-        for at, (_, directory, final) in enumerate(made):
-            said = [note for number, note in result["notes"] if number == at]
-            if said:
-                with open(os.path.join(directory, "notes"), "x", encoding="utf-8") as file:
-                    file.write("".join(f"{note}\n" for note in said))
-            os.rename(directory, final)
+        _put(made, result["notes"])
         if progress:
             _tell(progress, [layer for layer, _, _ in made], "unpacked")
+
+
+def _orders(
+    store: Store, layers: list[Layer], paths: list[str], work: str
+) -> tuple[list[dict[str, Any]], list[_Made]]:
+    """What the unpack program has to do, for the layers whose `paths` are not there."""
+    places: list[str] = []
+    orders = []
+    made = []
+    for layer, path in zip(layers, paths, strict=True):
+        place = path
+        if not os.path.isdir(path):
+            directory = os.path.join(work, os.path.basename(os.path.dirname(path)))
+            place = os.path.join(directory, "diff")
+            os.makedirs(place, 0o755)
+            os.chmod(place, 0o755)
+            made.append((layer, directory, os.path.dirname(path)))
+            orders.append(
+                {
+                    "name": layer.digest[7:19],
+                    "blob": store.blob_path(layer.digest),
+                    "size": layer.size,
+                    "diff_id": layer.diff_id,
+                    "into": place,
+                    "lowers": places[::-1],
+                }
+            )
+        places.append(place)
+    return orders, made
+
+
+def _carried_out(
+    work: str, orders: list[dict[str, Any]], how: Unpacker, library: str
+) -> dict[str, Any]:
+    """Let the unpack program do it; return its answer."""
+    from ctrt.oci import fastjson
+
+    ask = os.path.join(work, "orders")
+    order = {
+        "layers": orders,
+        "world": how.world,
+        "workers": min(4, len(os.sched_getaffinity(0))),
+        "path": library,
+    }
+    with open(ask, "x", encoding="ascii") as file:
+        file.write(fastjson.dumps(order))
+    status = (how.spawn or run_here)(program("unpack", ask))
+    try:
+        with open(os.path.join(work, "result"), encoding="ascii") as file:
+            answer: dict[str, Any] = fastjson.loads(file.read())
+    except (FileNotFoundError, ValueError):
+        raise CtrtError(
+            f"the program that unpacks layers ended with status {status} and no answer"
+        ) from None
+    return answer
+
+
+def _put(made: list[_Made], notes: list[tuple[int, str]]) -> None:
+    """Give what was unpacked its names, the lowest first."""
+    for at, (_, directory, final) in enumerate(made):
+        said = [note for number, note in notes if number == at]
+        if said:
+            with open(os.path.join(directory, "notes"), "x", encoding="utf-8") as file:
+                file.write("".join(f"{note}\n" for note in said))
+        os.rename(directory, final)
+
+
+class Ahead:
+    """Unpacking of layers that are still being fetched; a `with` block around the fetching.
+
+    It is only to save time: the unpack program reads the blobs while they grow, and what it made
+    gets its names in `finish`, when the blobs are there and their digests right. Whatever goes
+    wrong here goes wrong again in `unpack`, which says what it was.
+    """
+
+    def __init__(self, store: Store, layers: list[Layer], how: Unpacker) -> None:
+        from threading import Thread
+
+        self._store = store
+        self._work = store.temporary(how.spawn)
+        self._news: dict[str, list[int]] = {}
+        self._answer: dict[str, Any] = {}
+        self._stop = os.path.join(self._work.path, "stop")
+        paths = _layer_paths(store, layers, how)
+        orders, self._made = _orders(store, layers, paths, self._work.path)
+        for number, order in enumerate(orders):
+            digest = self._made[number][0].digest
+            news = os.path.join(self._work.path, f"news{number}")
+            os.mkfifo(news, 0o600)
+            order["growing"] = (
+                store.path("partial", digest[7:]), order["size"], news, self._stop
+            )  # fmt: skip
+            if not store.has_blob(digest, order["size"]):
+                # With a reader of our own, opening does not wait and writing never fails.
+                end = os.open(news, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+                self._news.setdefault(digest, []).append(end)
+        packed = any("zstd" in layer.media_type for layer, _, _ in self._made)
+        library = _zstd_library() if packed else ""
+
+        def work() -> None:
+            try:
+                self._answer = _carried_out(self._work.path, orders, how, library)
+            except (CtrtError, OSError):
+                pass
+
+        self._thread = Thread(target=work, name="ctrt-unpack", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        try:
+            os.close(os.open(self._stop, os.O_CREAT | os.O_CLOEXEC, 0o600))
+            for digest in list(self._news):
+                self.done(digest)
+            self._thread.join()
+        finally:
+            self._work.__exit__(None, None, None)
+
+    def grown(self, digest: str) -> None:
+        """More of a blob is there."""
+        for news in self._news.get(digest, ()):
+            try:
+                os.write(news, b".")
+            except BlockingIOError:
+                pass  # there is news enough
+
+    def done(self, digest: str) -> None:
+        """A blob is there as a whole, or nothing more of it will come."""
+        for news in self._news.pop(digest, ()):
+            os.close(news)
+
+    def finish(self) -> None:
+        """All blobs are there: wait until all is unpacked, and give it its names."""
+        for digest in list(self._news):
+            self.done(digest)
+        self._thread.join()
+        if "notes" not in self._answer:
+            return
+        with self._store.unpacking():
+            if not any(os.path.isdir(final) for _, _, final in self._made):
+                _put(self._made, self._answer["notes"])
 
 
 def _zstd_path(orders: list[dict[str, Any]]) -> str:
@@ -202,16 +307,19 @@ def _zstd_path(orders: list[dict[str, Any]]) -> str:
         with open(order["blob"], "rb", buffering=0) as file:
             if file.read(4) != ZSTD_MARK:
                 continue
-        if sys.version_info >= (3, 14):
-            return ""
-        from importlib.util import find_spec
+        return _zstd_library()
+    return ""
 
-        found = find_spec("backports")
-        places = list(found.submodule_search_locations or ()) if found else []
-        for place in places:
-            if os.path.isdir(os.path.join(place, "zstd")):
-                return os.path.dirname(place)
+
+def _zstd_library() -> str:
+    if sys.version_info >= (3, 14):
         return ""
+    from importlib.util import find_spec
+
+    found = find_spec("backports")
+    for place in (found.submodule_search_locations or ()) if found else ():
+        if os.path.isdir(os.path.join(place, "zstd")):
+            return os.path.dirname(place)
     return ""
 
 

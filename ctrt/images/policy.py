@@ -4,7 +4,7 @@ Before a blob is fetched, the narrowest scope that the image is in says what is 
 nothing, a signature by a known key, or that it be refused.
 
 Source: containers-policy.json(5); cosign's SIGNATURE_SPEC.md for where signatures are and what
-they sign.
+they sign, containers-signature(5) for those of GPG.
 """
 
 from __future__ import annotations
@@ -81,10 +81,7 @@ class Policy:
             if kind == "reject":
                 raise CtrtError(f"{self.path} refuses it: {where} has the type reject")
             if kind == "signedBy":
-                raise CtrtError(
-                    f"{self.path} wants a GPG signature for {where} (signedBy), which cannot be"
-                    " checked here; sigstoreSigned can"
-                )
+                self._gpg(source, requirement, digests, where)
             if kind == "sigstoreSigned":
                 self._sigstore(source, requirement, digests, where)
 
@@ -95,45 +92,40 @@ class Policy:
         reasons = []
         for digest in digests:
             for payload, mark in source.attachments(digest):
-                why = self._refused(payload, mark, keys, requirement, source.reference, digest)
+                why = _not_signed(payload, mark, keys) or _not_for(
+                    payload, requirement, source.reference, digest
+                )
                 if not why:
                     return
                 reasons.append(why)
+        self._none_does(reasons, where)
+
+    def _gpg(
+        self, source: Source, requirement: dict[str, Any], digests: list[str], where: str
+    ) -> None:
+        from ctrt.images.lookaside import Keyring
+
+        kind = requirement.get("keyType")
+        if kind != "GPGKeys":
+            raise CtrtError(f"{self.path} wants keys of the type {kind} for {where}, not GPGKeys")
+        keys = Keyring(self._key_texts(requirement))
+        reasons = []
+        for digest in digests:
+            for signature in source.signatures(digest):
+                payload, why = keys.opened(signature)
+                why = why or _not_for(payload, requirement, source.reference, digest)
+                if not why:
+                    return
+                reasons.append(why)
+        self._none_does(reasons, where)
+
+    def _none_does(self, reasons: list[str], where: str) -> None:
         if not reasons:
             raise CtrtError(f"{self.path} wants a signature for {where}, and it has none")
         raise CtrtError(
             f"{self.path} wants a signature for {where}, and none of its {len(reasons)} will do:"
             f" {reasons[0]}"
         )
-
-    def _refused(
-        self,
-        payload: bytes,
-        mark: str,
-        keys: list[Any],
-        requirement: dict[str, Any],
-        reference: Reference,
-        digest: str,
-    ) -> str:
-        """Say why a signature is not good, or nothing."""
-        from ctrt.images.transports.docker import signature_payload
-
-        try:
-            signature = base64.b64decode(mark, validate=True)
-        except binascii.Error:
-            return "it is not base64"
-        if not any(_verifies(key, signature, payload) for key in keys):
-            return "it is not made with the key that the policy names"
-        try:
-            name, signed = signature_payload(payload)
-        except CtrtError as error:
-            return str(error)
-        if signed != digest:
-            return f"it vouches for another manifest ({signed[:19]})"
-        identity = requirement.get("signedIdentity") or {"type": "matchRepoDigestOrExact"}
-        if not _identifies(identity, name, reference):
-            return f"it vouches for another name ({name})"
-        return ""
 
     def _read_keys(self, requirement: dict[str, Any], where: str) -> list[Any]:
         for word in ("fulcio", "pki", *(key for key in requirement if key.startswith("rekor"))):
@@ -150,6 +142,22 @@ class Policy:
                 f"{self.path} wants a signature for {where}; to check it, install: pip install"
                 " 'ctrt[signatures]'"
             ) from None
+        keys = []
+        for path, text in self._key_texts(requirement):
+            try:
+                key = load_pem_public_key(text)
+            except (ValueError, TypeError):
+                key = None
+            if not isinstance(key, (ec.EllipticCurvePublicKey, ed25519.Ed25519PublicKey)):
+                raise CtrtError(
+                    f"the key {path} of {self.path} is no public key in PEM format for ECDSA or"
+                    " Ed25519"
+                )
+            keys.append(key)
+        return keys
+
+    def _key_texts(self, requirement: dict[str, Any]) -> list[tuple[str, bytes]]:
+        """Return the keys that a requirement names, with what errors call them."""
         texts = []
         paths = [requirement["keyPath"]] if "keyPath" in requirement else []
         for path in paths + list(requirement.get("keyPaths") or []):
@@ -166,19 +174,7 @@ class Policy:
                 texts.append(("in keyData", base64.b64decode(data, validate=True)))
             except (binascii.Error, TypeError, ValueError):
                 raise CtrtError(f"keyData in {self.path} is not base64") from None
-        keys = []
-        for path, text in texts:
-            try:
-                key = load_pem_public_key(text)
-            except (ValueError, TypeError):
-                key = None
-            if not isinstance(key, (ec.EllipticCurvePublicKey, ed25519.Ed25519PublicKey)):
-                raise CtrtError(
-                    f"the key {path} of {self.path} is no public key in PEM format for ECDSA or"
-                    " Ed25519"
-                )
-            keys.append(key)
-        return keys
+        return texts
 
     def _requirements(self, value: Any, where: str) -> list[dict[str, Any]]:
         if not isinstance(value, list) or not value:
@@ -199,6 +195,8 @@ class Policy:
                     f"{here}.signedIdentity.type", f"it is one of {', '.join(_IDENTITIES)}"
                 )
             named = [key for key in entry if key in ("keyPath", "keyData", "keyPaths", "keyDatas")]
+            if kind == "signedBy" and not named:
+                raise self._wrong(here, "signedBy needs keyPath, keyPaths or keyData")
             if kind == "sigstoreSigned" and not named and not entry.keys() & {"fulcio", "pki"}:
                 raise self._wrong(here, "sigstoreSigned needs keyPath, keyPaths or keyData")
             for key in named:
@@ -233,6 +231,33 @@ def load(path: str = "") -> Policy | None:
 
 
 HOST_POLICY = "/etc/containers/policy.json"
+
+
+def _not_signed(payload: bytes, mark: str, keys: list[Any]) -> str:
+    """Say why none of the keys made a signature, or nothing."""
+    try:
+        signature = base64.b64decode(mark, validate=True)
+    except binascii.Error:
+        return "it is not base64"
+    if not any(_verifies(key, signature, payload) for key in keys):
+        return "it is not made with the key that the policy names"
+    return ""
+
+
+def _not_for(payload: bytes, requirement: dict[str, Any], reference: Reference, digest: str) -> str:
+    """Say why what was signed is not about an image, or nothing."""
+    from ctrt.images.transports.docker import signature_payload
+
+    try:
+        name, signed = signature_payload(payload)
+    except CtrtError as error:
+        return str(error)
+    if signed != digest:
+        return f"it vouches for another manifest ({signed[:19]})"
+    identity = requirement.get("signedIdentity") or {"type": "matchRepoDigestOrExact"}
+    if not _identifies(identity, name, reference):
+        return f"it vouches for another name ({name})"
+    return ""
 
 
 def _verifies(key: Any, signature: bytes, payload: bytes) -> bool:

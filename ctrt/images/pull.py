@@ -2,9 +2,10 @@
 
 The manifest decides everything: which configuration, which layers, how large each may be.
 Layers come in parallel; each is hashed as it streams into a private file and gets its name in
-the store only when size and digest are right. The image gets its name last. So an interrupted
-or failed pull leaves finished layers, which the next pull does not fetch again, and of layers
-from a registry the part that came, which the next pull goes on with.
+the store only when size and digest are right. They can be unpacked while they come
+(`layers.Ahead`). The image gets its name last. So an interrupted or failed pull leaves finished
+layers, which the next pull does not fetch again, and of layers from a registry the part that
+came, which the next pull goes on with.
 """
 
 from __future__ import annotations
@@ -16,16 +17,20 @@ from typing import TYPE_CHECKING, TypeVar
 from ctrt.errors import CtrtError
 from ctrt.images import partial, registries
 from ctrt.images import policy as policies
+from ctrt.images.layers import Ahead
 from ctrt.images.progress import Progress
 from ctrt.images.registry import Registry, RegistryError
-from ctrt.images.store import Image, Store, check_image
+from ctrt.images.store import Image, Layer, Store, check_image
 from ctrt.images.transports import Options, Source, source, split
 from ctrt.oci import image as documents
 from ctrt.oci import media
+from ctrt.oci.digest import chain_ids
 from ctrt.oci.reference import Reference, check_digest, parse
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    from ctrt.images.layers import Unpacker
 
 __all__ = ["Progress", "choose", "in_parallel", "manifest_of", "platform_of", "pull"]
 
@@ -43,6 +48,7 @@ def pull(
     registry: Registry | None = None,
     options: Options | None = None,
     policy: str = "",
+    unpacker: Unpacker | None = None,
 ) -> Image:
     """Fetch an image from a registry or another transport into the store and return it.
 
@@ -50,7 +56,9 @@ def pull(
     transport (`oci:`, `docker-archive:`, ...). `platform` is `OS/ARCHITECTURE[/VARIANT]`; None
     means this machine's. `progress` is called in the caller's thread. `plain_http`: see
     Registry; `options` says more about how registries are spoken to; `registry` replaces the
-    client, for other time-outs. `policy` is the path of a policy.json instead of the host's.
+    client, for other time-outs. `policy` is the path of a policy.json instead of the host's. With
+    an `unpacker` layers from a registry are unpacked while they come, so that `layers.unpack`
+    finds them done.
     Failure is a CtrtError, "cannot pull NAME: why".
     """
     from ctrt.images.transports.docker import RegistrySource, of_reference
@@ -63,14 +71,14 @@ def pull(
             place = source(reference, options, registries.Config())
         except CtrtError as error:
             raise CtrtError(f"cannot pull {reference}: {error}") from None
-        return _from(store, place, wanted, strict, progress, policy)
+        return _from(store, place, wanted, strict, progress, policy, unpacker)
     if isinstance(reference, str):
         reference = split(reference)[1]
         parse(reference)
     if registry is not None:
         name = parse(reference) if isinstance(reference, str) else reference
         place = RegistrySource(name, [(name, registry)])
-        return _from(store, place, wanted, strict, progress, policy, close=False)
+        return _from(store, place, wanted, strict, progress, policy, unpacker, close=False)
     try:
         config = registries.load(store.path("cache", "registries"))
         names = (
@@ -87,7 +95,7 @@ def pull(
         except CtrtError as error:
             raise CtrtError(f"cannot pull {name}: {error}") from None
         try:
-            return _from(store, place, wanted, strict, progress, policy)
+            return _from(store, place, wanted, strict, progress, policy, unpacker)
         except _NotThereError as error:
             faults.append(str(error).removeprefix("cannot pull "))
     raise CtrtError(f"cannot pull {'; '.join(faults)}")
@@ -104,6 +112,7 @@ def _from(
     strict: bool,
     progress: Callable[[Progress], object] | None,
     policy: str,
+    unpacker: Unpacker | None,
     *,
     close: bool = True,
 ) -> Image:
@@ -112,7 +121,7 @@ def _from(
         allowed = policies.load(policy)
         with store.hold():
             store.clean()
-            return _pull(store, place, wanted, strict, progress, allowed)
+            return _pull(store, place, wanted, strict, progress, allowed, unpacker)
     except RegistryError as error:
         raise _NotThereError(f"cannot pull {name}: {error}") from None
     except CtrtError as error:
@@ -135,6 +144,7 @@ def _pull(
     strict: bool,
     progress: Callable[[Progress], object] | None,
     policy: policies.Policy | None,
+    unpacker: Unpacker | None,
 ) -> Image:
     try:
         digest, data, manifest, through = manifest_of(place, wanted)
@@ -161,7 +171,19 @@ def _pull(
         and not _fits(documents.Platform(config.os, config.architecture, config.variant), wanted)
     ):
         raise CtrtError(f"it is for {config.os}/{config.architecture}, not for {wanted}")
-    _fetch(store, place, manifest.layers, progress)
+    if unpacker is not None and place.remote and manifest.layers:
+        diff_ids = config.rootfs.diff_ids
+        found = [
+            Layer(layer.digest, diff_id, chain, layer.size, layer.media_type)
+            for layer, diff_id, chain in zip(
+                manifest.layers, diff_ids, chain_ids(diff_ids), strict=True
+            )
+        ]
+        with Ahead(store, found, unpacker) as ahead:
+            _fetch(store, place, manifest.layers, progress, ahead)
+            ahead.finish()
+    else:
+        _fetch(store, place, manifest.layers, progress)
     store.add_blob(data, digest=digest)
     return store.tag(place.reference, digest)
 
@@ -301,6 +323,7 @@ def _fetch(
     place: Source,
     layers: list[documents.Descriptor],
     progress: Callable[[Progress], object] | None,
+    ahead: Ahead | None = None,
 ) -> None:
     """Bring the layers that are missing, several at a time; the first failure ends all."""
     missing: dict[str, documents.Descriptor] = {}
@@ -325,6 +348,8 @@ def _fetch(
                 yield piece
 
         def told(done: int) -> None:
+            if ahead:
+                ahead.grown(layer.digest)
             tell(Progress(short, done, layer.size, "downloading"))
 
         told(0)
@@ -337,6 +362,8 @@ def _fetch(
                 raise CtrtError(f"layer {short} is broken: {error}") from None
         else:
             _add(store, _counted(read(0), told), layer, "layer")
+        if ahead:
+            ahead.done(layer.digest)
         tell(Progress(short, layer.size, layer.size, "done"))
 
     in_parallel(list(missing.values()), fetch, progress, place.close)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import fcntl
+import gzip
 import json
 import os
 import shutil
@@ -17,7 +19,7 @@ import pytest
 from conftest import needs, run
 
 from ctrt.engine import Engine
-from ctrt.engine.building import Event
+from ctrt.engine.building import Event, caches
 from ctrt.engine.verbs import VERBS
 from ctrt.errors import CtrtError
 from ctrt.images.contents import Tree, read
@@ -94,6 +96,45 @@ RAW
     assert text(engine, "localhost/copied", "unpacked/in/a.txt") == "A\n"
     with pytest.raises(CtrtError, match="line 2: the build context has no secret"):
         engine.build("FROM localhost/base\nCOPY secret /", str(context), "localhost/no")
+
+
+def test_copy_with_parents_and_without_what_is_excluded(engine: Engine, context: Path) -> None:
+    (context / "src").chmod(0o711)
+    base = "FROM scratch\nCOPY --parents src/./deep /pivot"
+    engine.build(base, str(context), "localhost/parents-base")
+    engine.build(
+        """FROM scratch
+COPY --parents src/deep/two.c a.txt /with/
+COPY --parents src/./deep /pivot
+COPY --parents --chown=3:4 src/*.c /globbed/
+COPY --exclude=*.c --exclude=!one.c src /few/
+COPY --exclude=src/deep --exclude=**/kept.* . /all/
+COPY --exclude=b* *.txt /texts/
+COPY --link --exclude=two.c --from=localhost/parents-base /pivot/deep /none/
+""",
+        str(context),
+        "localhost/parents",
+    )
+    found = files(engine, "localhost/parents")
+    assert {path for path in found if path.startswith("with/")} == {
+        "with/a.txt", "with/src", "with/src/deep", "with/src/deep/two.c"
+    }  # fmt: skip
+    assert found["with/src"].item.mode == 0o711
+    assert {path for path in found if path.startswith("pivot")} == {
+        "pivot", "pivot/deep", "pivot/deep/two.c"
+    }  # fmt: skip
+    assert {path for path in found if path.startswith("globbed/")} == {
+        "globbed/src", "globbed/src/one.c"
+    }  # fmt: skip
+    assert found["globbed/src/one.c"].item.uid == 3
+    assert {path for path in found if path.startswith("few/")} == {
+        "few/one.c", "few/kept.o", "few/link", "few/deep", "few/deep/two.c"
+    }  # fmt: skip
+    everything = {path for path in found if path.startswith("all/")}
+    assert {"all/src/one.c", "all/a.txt", "all/src/link"} <= everything
+    assert not any("deep" in path or "kept" in path for path in everything)
+    assert {path for path in found if path.startswith("texts")} == {"texts", "texts/a.txt"}
+    assert {path for path in found if path.startswith("none")} == {"none"}
 
 
 def test_arguments_and_variables(engine: Engine) -> None:
@@ -225,6 +266,115 @@ RUN --mount=type=bind,target=/ctx --mount=type=bind,from=other,source=/note,targ
     image = engine.store.find("localhost/mounts")
     assert image is not None
     assert Tree.of(engine.store, image.layers).changes[-1] == []
+
+
+def test_caches_of_run_begin_with_files_and_are_pruned(engine: Engine, context: Path) -> None:
+    said: list[bytes] = []
+    recipe = """FROM localhost/base
+RUN --mount=type=cache,id=c,target=/c,from=localhost/base,source=/etc,uid=3,gid=4,sharing=locked \\
+    stat -c '%u %g' /c; ls /c; rm -r /c/*; touch /c/left
+RUN --mount=type=cache,target=/d,mode=1777 stat -c '%a' /d
+"""
+
+    def build() -> str:
+        said.clear()
+        engine.build(recipe, str(context), "localhost/caches", cache=False,
+                     report=lambda event: said.append(event.data))  # fmt: skip
+        return b"".join(said).decode()
+
+    first = build()
+    assert first.startswith("3 4\n")
+    assert "passwd" in first
+    assert first.endswith("1777\n")
+    assert build() == "3 4\nleft\n1777\n"
+    above = caches(engine)
+    with open(next(Path(above).glob("*.lock"))) as lock:
+        kept = os.path.basename(lock.name).removesuffix(".lock")
+        fcntl.flock(lock, fcntl.LOCK_SH)
+        VERBS["prune"](engine, [])
+        left = {name for name in os.listdir(above) if not name.endswith(".lock")}
+        assert left == {kept} & left, "what a build uses stays"
+    VERBS["prune"](engine, [])
+    assert all(name.endswith(".lock") for name in os.listdir(above))
+    assert "passwd" in build()
+
+
+def test_secrets_are_lent_and_leave_no_trace(
+    engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "token").write_text("tiger")
+    (tmp_path / "Containerfile").write_text(
+        """FROM localhost/base
+ARG WHERE=/run/deep/er/token
+RUN --mount=type=secret,id=token --mount=type=secret,id=token,target=$WHERE,uid=5,gid=6,mode=0440 \\
+    --mount=type=secret,id=var,env=GIVEN --mount=type=secret,id=absent \\
+    stat -c '%a %u %g' /run/secrets/token $WHERE; cat $WHERE; echo " $GIVEN"; ls /run/secrets
+"""
+    )
+    monkeypatch.setenv("SECRET_VARIABLE", "lion")
+    said: list[bytes] = []
+
+    def build(**more: Any) -> Any:
+        return engine.build(
+            (tmp_path / "Containerfile").read_text(), None, "localhost/lent",
+            report=lambda event: said.append(event.data), **more,
+        )  # fmt: skip
+
+    from ctrt.engine import entrusted
+
+    words = [f"id=token,src={tmp_path}/token", "id=var,env=SECRET_VARIABLE"]
+    image = build(secrets=entrusted.secrets(words))
+    assert b"".join(said).decode() == "400 0 0\n440 5 6\ntiger lion\ntoken\n"
+    tree = Tree.of(engine.store, image.layers)
+    assert not [path for path in tree.nodes if "secrets" in path or "deep" in path]
+    for layer in image.layers[1:]:
+        with gzip.open(engine.store.blob_path(layer.digest)) as file:
+            assert not {b"tiger", b"lion"} & set(file.read().split(b"\0"))
+    assert b"tiger" not in Path(engine.store.blob_path(image.id)).read_bytes()
+    said.clear()
+    build(secrets={"token": b"another", "var": b""})
+    assert said == [b""] * 4, "another secret is no reason to do it again"
+    for word, sentence in [
+        ("src=x", "--secret 'src=x' has no id=NAME"),
+        ("id=x,src=/none", "--secret x: /none cannot be read: No such file or directory"),
+        ("id=x,env=NONE_SUCH", "--secret x: the variable NONE_SUCH is not set"),
+    ]:
+        with pytest.raises(CtrtError) as caught:
+            entrusted.secrets([word])
+        assert str(caught.value) == sentence
+
+
+def test_an_agent_is_lent(engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    needs("ssh-agent", "ssh-add", "ssh-keygen")
+    from ctrt.engine import entrusted
+    from ctrt.images.hostimage import from_host
+
+    monkeypatch.delenv("SSH_AUTH_SOCK", raising=False)
+    with pytest.raises(CtrtError, match="--ssh default: no agent is known"):
+        entrusted.agents(["default"])
+    with tempfile.TemporaryDirectory() as place:
+        agent = subprocess.Popen(["ssh-agent", "-D", "-a", f"{place}/s"], stdout=subprocess.DEVNULL)
+        try:
+            for _ in range(200):
+                if os.path.exists(f"{place}/s"):
+                    break
+                time.sleep(0.02)
+            run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "the key", "-f", f"{place}/k")
+            run("ssh-add", "-q", f"{place}/k", env={**os.environ, "SSH_AUTH_SOCK": f"{place}/s"})
+            from_host(engine.store, "localhost/ssh", ["sh", "ssh-add", "cat", "ls"])
+            said: list[bytes] = []
+            engine.build(
+                "FROM localhost/ssh\nRUN --mount=type=ssh,required=true ssh-add -l && ssh-add -L\n"
+                "RUN echo ${SSH_AUTH_SOCK:-none}",
+                None, "localhost/asked", agents=entrusted.agents([f"default={place}/s"]),
+                report=lambda event: said.append(event.data),
+            )  # fmt: skip
+        finally:
+            agent.terminate()
+            agent.wait()
+    text = b"".join(said).decode()
+    assert "the key (ED25519)" in text
+    assert text.endswith("none\n")
 
 
 def test_what_has_not_changed_is_not_done_again(engine: Engine, context: Path) -> None:
@@ -368,8 +518,12 @@ def test_what_is_built_and_pushed_is_pulled_and_run_by_podman(
         ("FROM localhost/base\nENV X=${Y:?wanted}", "line 2: Y is not set: wanted"),
         ("FROM localhost/base\nEXPOSE web",
          'line 2: EXPOSE: "web" is not PORT[/tcp|/udp]'),
-        ("FROM localhost/base\nRUN --mount=type=secret,target=/s x",
-         "line 2: --mount: type=secret is not supported; there are bind, cache and tmpfs"),
+        ("FROM localhost/base\nRUN --mount=type=secret,target=/s,required=true x",
+         "line 2: --mount: no secret s was given; see: ctrt build --help"),
+        ("FROM localhost/base\nRUN --mount=type=ramdisk,target=/s x",
+         "line 2: --mount: there is no type ramdisk; there are bind, cache, tmpfs, secret, ssh"),
+        ("FROM localhost/base\nRUN --mount=type=tmpfs,target=/s,from=x y",
+         "line 2: --mount: type=tmpfs has no option from"),
         ("FROM localhost/base\nCOPY --frm=x a b",
          ("line 2: COPY has no flag --frm; it has --chown, --chmod, --from, --link, --parents,"
           " --exclude")),

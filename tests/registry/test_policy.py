@@ -258,7 +258,15 @@ def test_other_transports_have_scopes_of_their_own(
         ),
         (
             {"default": [{"type": "signedBy", "keyType": "GPGKeys", "keyPath": "/k"}]},
-            "PATH wants a GPG signature for the default (signedBy), which cannot be checked here;",
+            "the key /k that PATH names cannot be read: No such file or directory",
+        ),
+        (
+            {"default": [{"type": "signedBy", "keyType": "GPGKeys"}]},
+            "PATH is broken at $.default[0]: signedBy needs keyPath, keyPaths or keyData",
+        ),
+        (
+            {"default": [{"type": "signedBy", "keyType": "X509", "keyPath": "/k"}]},
+            "PATH wants keys of the type X509 for the default, not GPGKeys",
         ),
         (
             {"default": [{"type": "sigstoreSigned", "fulcio": {}}]},

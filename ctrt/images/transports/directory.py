@@ -60,6 +60,21 @@ class DirectorySource(Source):
             raise CtrtError(f"the image in {self._path} has no blob {described.digest[7:]}")
         return in_pieces(path, start)
 
+    def signatures(self, digest: str) -> list[bytes]:
+        """Return the GPG signatures that lie beside the manifest."""
+        from ctrt.images import lookaside
+
+        top = self.manifest()[1] == digest
+        found: list[bytes] = []
+        while len(found) < 100:
+            name = f"signature-{len(found) + 1}"
+            name = name if top else f"{digest[7:]}.{name}"
+            data = lookaside.from_file(os.path.join(self._path, name))
+            if data is None:
+                break
+            found.append(data)
+        return found
+
 
 class DirectoryDestination(Destination):
     """A directory that takes one image."""

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from ctrt.images.registries import Config
 
+_COSIGN = "cosign container image signature"
 _SIGNATURE = "dev.cosignproject.cosign/signature"
 _PAYLOAD_LIMIT = 1 << 20
 
@@ -113,6 +114,12 @@ class RegistrySource(Source):
                 pieces = client.blob(place.repository, layer.digest, layer.size)
                 found.append((b"".join(pieces), mark))
         return found
+
+    def signatures(self, digest: str) -> list[bytes]:
+        """Return the GPG signatures that the host's registries.d leads to."""
+        from ctrt.images import lookaside
+
+        return lookaside.fetch(lookaside.base(self.scopes()), self.reference, digest)
 
     def repository_on(self, registry: str) -> str:
         """Return the repository that it was read from, for mounting blobs instead of copying."""
@@ -231,6 +238,8 @@ def signature_payload(data: bytes) -> tuple[str, str]:
         digest = critical["image"]["docker-manifest-digest"]
         if not isinstance(name, str) or not isinstance(digest, str):
             raise TypeError
+        if critical["type"] not in ("atomic container signature", _COSIGN):
+            raise ValueError
     except (ValueError, KeyError, TypeError):
         raise CtrtError("its signature vouches for something that is no image") from None
     return name, digest
