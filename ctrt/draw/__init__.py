@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from ctrt.draw._caps import capabilities
 from ctrt.draw._cgroups import cgroups
+from ctrt.draw._chain import chain
 from ctrt.draw._difference import difference
 from ctrt.draw._ids import ids
 from ctrt.draw._layers import layers
@@ -17,6 +18,7 @@ from ctrt.draw._network import Side, network
 from ctrt.draw._reference import reference
 from ctrt.draw._scene import Picture
 from ctrt.draw._stack import stack
+from ctrt.draw._steps import steps
 from ctrt.draw._system import system
 from ctrt.draw._views import container, mounts, namespaces
 
@@ -25,6 +27,7 @@ __all__ = [
     "Side",
     "capabilities",
     "cgroups",
+    "chain",
     "container",
     "difference",
     "ids",
@@ -34,5 +37,6 @@ __all__ = [
     "network",
     "reference",
     "stack",
+    "steps",
     "system",
 ]

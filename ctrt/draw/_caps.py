@@ -17,11 +17,15 @@ from ctrt.draw._text import Block, Line
 from ctrt.linux.capabilities import NAMES
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from ctrt.observe import CapabilitySets
+
+    Marks = tuple[str, ...]
 
 _SETS = ("effective", "permitted", "inheritable", "bounding", "ambient")
 _PROC = ("CapEff", "CapPrm", "CapInh", "CapBnd", "CapAmb")
-_MARKS = {"on": "■", "off": "·", "gained": "+", "lost": "-"}
+MARKS = {"on": "■", "off": "·", "gained": "+", "lost": "-"}
 _LONGEST = 42
 _SECUREBITS = (
     "noroot", "noroot locked", "no setuid fixup", "no setuid fixup locked", "keep caps",
@@ -57,7 +61,7 @@ def capabilities(
     `all` gives every capability a row of its own.
     """
     title = visible(title or f"Capabilities of {sets.name}")
-    entries = _entries(sets, before, all)
+    entries = matrix(_patterns(sets, before), all, _counted, _LONGEST)
     notes = _notes(sets, before)
     sheet = Sheet()
     wide, bottom = _draw(sheet, entries, sets, notes)
@@ -81,56 +85,86 @@ def capabilities(
     return Picture(scene, (Block(title), Block("", heads, lines, tuple(notes))))
 
 
-def _entries(sets: CapabilitySets, before: CapabilitySets | None, everything: bool) -> list[Entry]:
-    families = [(name, bits) for name, bits in FAMILIES]
-    known = sum(1 << bit for _, bits in families for bit in bits)
+def _patterns(
+    sets: CapabilitySets, before: CapabilitySets | None
+) -> list[tuple[str, tuple[int, ...], list[Marks]]]:
     union = sets.effective | sets.permitted | sets.inheritable | sets.bounding | sets.ambient
+    return [
+        (name, bits, [_pattern(bit, sets, before) for bit in bits])
+        for name, bits in families(union)
+    ]
+
+
+def families(union: int) -> list[tuple[str, tuple[int, ...]]]:
+    """The families, with one more for what of a mask has no name yet."""
+    found = list(FAMILIES)
+    known = sum(1 << bit for _, bits in found for bit in bits)
     newer = tuple(bit for bit in range(union.bit_length()) if union & ~known & 1 << bit)
-    if newer:
-        families.append(("newer", newer))
-    patterns = {bit: _pattern(bit, sets, before) for _, bits in families for bit in bits}
-    every = tuple(patterns)
-    if len(set(patterns.values())) == 1 and not everything:
-        marks = patterns[every[0]]
-        return [_family("caps:all", f"all {len(every)} capabilities", every, [marks] * len(every))]
+    return [*found, ("newer", newer)] if newer else found
+
+
+def matrix(
+    parts: list[tuple[str, tuple[int, ...], list[Marks]]],
+    everything: bool,
+    words_of: Callable[[list[str]], str],
+    longest: int,
+) -> list[Entry]:
+    """The rows of a matrix: families, and their members where they are not alike.
+
+    A part is a family's name, its bits, and for each the marks of all columns. `words_of` says
+    a column of a family in a word; lines of members are at most `longest` characters.
+    """
+    every = [marks for _, _, here in parts for marks in here]
+    if len(set(every)) == 1 and not everything:
+        bits = tuple(bit for _, found, _ in parts for bit in found)
+        return [_family("caps:all", f"all {len(bits)} capabilities", bits, every, words_of)]
     entries = []
-    for name, bits in families:
+    for name, bits, here in parts:
+        patterns = dict(zip(bits, here, strict=True))
         family = f"caps:{name}"
-        marks_here = [patterns[bit] for bit in bits]
-        entries.append(_family(family, f"{name} ({len(bits)})", bits, marks_here))
-        if len(set(marks_here)) == 1 and not everything:
+        entries.append(_family(family, f"{name} ({len(bits)})", bits, here, words_of))
+        if len(set(here)) == 1 and not everything:
             continue
-        alike: dict[tuple[str, ...] | int, list[int]] = {}
+        alike: dict[Marks | int, list[int]] = {}
         for bit in bits:
             alike.setdefault(bit if everything else patterns[bit], []).append(bit)
         # What is there comes before what is not, unless each has a row of its own.
         for found in sorted(
             alike.values(), key=lambda bits: not everything and set(patterns[bits[0]]) == {"off"}
         ):
-            for line in _split(found):
+            for line in _split(found, longest):
                 entries.append(
                     Entry(
-                        f"caps:{_short(line[0])}", family, 1, ", ".join(map(_short, line)),
+                        f"caps:{short(line[0])}", family, 1, ", ".join(map(short, line)),
                         patterns[line[0]], (), tuple(line), _diff([patterns[line[0]]]),
                     )
                 )  # fmt: skip
     return entries
 
 
-def _family(name: str, label: str, bits: tuple[int, ...], marks: list[tuple[str, ...]]) -> Entry:
-    words = []
-    for column in range(len(_SETS)):
-        here = [pattern[column] for pattern in marks]
-        count = sum(mark in ("on", "gained") for mark in here)
-        word = "all" if count == len(here) else "none" if not count else f"{count} of {len(here)}"
-        for mark in ("gained", "lost"):
-            if mark in here:
-                word += f" {_MARKS[mark]}{here.count(mark)}"
-        words.append(word)
-    return Entry(name, None, 0, label, (), tuple(words), bits, _diff(marks))
+def _family(
+    name: str,
+    label: str,
+    bits: tuple[int, ...],
+    marks: list[Marks],
+    words_of: Callable[[list[str]], str],
+) -> Entry:
+    words = tuple(
+        words_of([pattern[column] for pattern in marks]) for column in range(len(marks[0]))
+    )
+    return Entry(name, None, 0, label, (), words, bits, _diff(marks))
 
 
-def _pattern(bit: int, sets: CapabilitySets, before: CapabilitySets | None) -> tuple[str, ...]:
+def _counted(here: list[str]) -> str:
+    count = sum(mark in ("on", "gained") for mark in here)
+    word = "all" if count == len(here) else "none" if not count else f"{count} of {len(here)}"
+    for mark in ("gained", "lost"):
+        if mark in here:
+            word += f" {MARKS[mark]}{here.count(mark)}"
+    return word
+
+
+def _pattern(bit: int, sets: CapabilitySets, before: CapabilitySets | None) -> Marks:
     """In which sets a capability is, or has come or gone."""
     marks = []
     for name in _SETS:
@@ -140,34 +174,34 @@ def _pattern(bit: int, sets: CapabilitySets, before: CapabilitySets | None) -> t
     return tuple(marks)
 
 
-def _diff(patterns: list[tuple[str, ...]]) -> str:
+def _diff(patterns: list[Marks]) -> str:
     marks = {mark for pattern in patterns for mark in pattern}
     if {"gained", "lost"} <= marks:
         return "~"
     return "+" if "gained" in marks else "-" if "lost" in marks else ""
 
 
-def _short(bit: int) -> str:
+def short(bit: int) -> str:
     """The name as people write it: "net_admin"; the number where there is no name yet."""
     return NAMES[bit].removeprefix("CAP_").lower() if bit < len(NAMES) else str(bit)
 
 
-def _split(bits: list[int]) -> list[list[int]]:
+def _split(bits: list[int], longest: int) -> list[list[int]]:
     """Capabilities in lines that are not too long."""
     lines: list[list[int]] = []
     room = 0
     for bit in bits:
-        length = columns_of(_short(bit)) + 2
+        length = columns_of(short(bit)) + 2
         if not lines or length > room:
             lines.append([])
-            room = _LONGEST
+            room = longest
         lines[-1].append(bit)
         room -= length
     return lines
 
 
 def _words(entry: Entry) -> tuple[str, ...]:
-    return entry.words or tuple(_MARKS[mark] for mark in entry.marks)
+    return entry.words or tuple(MARKS[mark] for mark in entry.marks)
 
 
 def _notes(sets: CapabilitySets, before: CapabilitySets | None) -> list[str]:
@@ -176,9 +210,9 @@ def _notes(sets: CapabilitySets, before: CapabilitySets | None) -> list[str]:
         bits = [name for bit, name in enumerate(_SECUREBITS) if sets.securebits >> bit & 1]
         notes.append(f"securebits: {', '.join(bits) or 'none'}")
     line = ",  ".join(notes)
-    marks = f"{_MARKS['on']} in the set   {_MARKS['off']} not in the set"
+    marks = f"{MARKS['on']} in the set   {MARKS['off']} not in the set"
     if before is not None:
-        marks += f"   {_MARKS['gained']} gained   {_MARKS['lost']} lost"
+        marks += f"   {MARKS['gained']} gained   {MARKS['lost']} lost"
     return [line, marks]
 
 
@@ -235,7 +269,7 @@ def _draw(
 
 def _detail(entry: Entry, sets: CapabilitySets) -> Detail:
     meaning = "; ".join(
-        f"{_short(bit)}: {MEANINGS[bit]}" if bit < len(MEANINGS) else _short(bit)
+        f"{short(bit)}: {MEANINGS[bit]}" if bit < len(MEANINGS) else short(bit)
         for bit in entry.bits[:12]
     )
     if len(entry.bits) > 12:

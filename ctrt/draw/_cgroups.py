@@ -44,6 +44,7 @@ class Entry(NamedTuple):
     processes: str
     notes: str
     detail: Detail
+    number: int = 1
 
 
 def cgroups(
@@ -65,6 +66,8 @@ def cgroups(
     if not all:
         forest = [(tree, _telling(walk)) for tree, walk in forest]
     entries = [entry for tree in forest for entry in _entries(*tree, ids, target)]
+    if not (all or ids):
+        entries = _together(entries)
     left = max(len(entries) - _MOST, 0)
     entries = entries[:_MOST]
     notes = [f"{left} more cgroups are not shown."] if left else []
@@ -90,6 +93,7 @@ def cgroups(
             Row(
                 entry.id, entry.parent, "cgroup",
                 (entry.label, entry.limits, entry.use, entry.processes, entry.notes),
+                "", entry.number,
             )
             for entry in entries
         ),
@@ -169,6 +173,29 @@ def _entries(
         entry = _entry(tree, group, depth, above[depth - 1], f"{top}:{number}", ids, target)
         above[depth] = entry.id
         found.append(entry)
+    return found
+
+
+def _together(entries: list[Entry]) -> list[Entry]:
+    """The entries with siblings that look the same, and have none below, as one."""
+    parents = {entry.parent for entry in entries}
+    alike: dict[tuple[object, ...], list[Entry]] = {}
+    for entry in entries:
+        # Only what an engine made up has a name that is shown without its distinction.
+        key: tuple[object, ...] = (entry.parent, entry.label, entry.limits, entry.notes)
+        alike.setdefault((entry.id,) if entry.id in parents else key, []).append(entry)
+    found = []
+    for first, *others in alike.values():
+        if not others:
+            found.append(first)
+            continue
+        total = sum(int(entry.processes or 0) for entry in (first, *others))
+        number = len(others) + 1
+        found.append(
+            first._replace(
+                label=f"{first.label} ×{number}", processes=str(total or ""), number=number
+            )
+        )
     return found
 
 

@@ -56,7 +56,8 @@ def ids(snapshot: Snapshot, *, title: str | None = None, ids: bool = False) -> P
     `ids` shows inodes instead of stable names.
     """
     title = visible(title or f"Ids of {snapshot.command}")
-    levels = _levels(snapshot, ids)
+    every = _levels(snapshot, ids)
+    levels = _known(every)
     same = all(level.uid == level.gid for level in levels)
     sheet = Sheet()
     heading = Sheet()
@@ -69,6 +70,11 @@ def ids(snapshot: Snapshot, *, title: str | None = None, ids: bool = False) -> P
         wide = max(wide, right + MARGIN)
         blocks.append(_block(levels, kind))
     notes = _notes(levels)
+    notes += [
+        f"{level.name} lies between, and is left out: {level.unknown}."
+        for level in every
+        if level not in levels
+    ]
     for number, note in enumerate(notes, 1):
         wide = max(wide, sheet.text(f"note:{number}", MARGIN, y, note, "head").w + 2 * MARGIN)
         y += 18
@@ -103,13 +109,18 @@ def _levels(snapshot: Snapshot, inodes: bool) -> list[Level]:
             found.append(Level(name, index == 0, (), (), reason))
             continue
         uid, gid = user.uid_map, user.gid_map
-        outer = snapshot.users[index - 1] if index > 1 else None
-        if outer is not None and not isinstance(outer.uid_map, Unknown):
-            uid = compose(uid, outer.uid_map)
-        if outer is not None and not isinstance(outer.gid_map, Unknown):
-            gid = compose(gid, outer.gid_map)
+        # What could not be read is left out: the ids are those of the next one that could.
+        for outer in snapshot.users[index - 1 : 0 : -1]:
+            if not isinstance(outer.uid_map, Unknown) and not isinstance(outer.gid_map, Unknown):
+                uid, gid = compose(uid, outer.uid_map), compose(gid, outer.gid_map)
+                break
         found.append(Level(name, index == 0, uid, gid, ""))
     return found or [Level("user[host]", True, (), (), "")]
+
+
+def _known(levels: list[Level]) -> list[Level]:
+    """Without the namespaces in between that could not be read."""
+    return [level for level in levels if not level.unknown or level is levels[0]]
 
 
 def _map(level: Level, kind: str) -> tuple[IdRange, ...]:

@@ -140,7 +140,7 @@ def ranges_words(space: Space) -> str:
     """The id maps of a user namespace of a scan in a few words, without the ids outside."""
     uid = space.uid_map
     if uid is None or isinstance(uid, Unknown):
-        return "id maps could not be read"
+        return "id maps could not be read" if space.processes else "no process in it"
     count = sum(one.length for one in uid)
     return f"{count} ids mapped" if count > 1 else "1 id mapped" if count else "no ids mapped"
 

@@ -59,6 +59,18 @@ def fit(text: str, room: float, size: float, *, bold: bool = False, mono: bool =
     return _shortened(text, lambda words: width(words, size, bold=bold, mono=mono) <= room)
 
 
+def wrapped(text: str, room: float, size: float, most: int) -> list[str]:
+    """The text in at most that many lines; what is too long for the last loses its middle."""
+    lines: list[str] = []
+    words = text.split(" ")
+    while words and len(lines) < most - 1:
+        line = words.pop(0)
+        while words and width(f"{line} {words[0]}", size) <= room:
+            line += f" {words.pop(0)}"
+        lines.append(fit(line, room, size))
+    return [*lines, fit(" ".join(words), room, size)] if words else lines
+
+
 def clip(text: str, columns: int) -> str:
     """The same for a terminal."""
     return _shortened(text, lambda words: cells(words) <= columns)

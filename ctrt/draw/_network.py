@@ -65,10 +65,11 @@ def network(
 ) -> Picture:
     """Draw network namespaces, the machine's first.
 
-    `ids` shows whole names and hardware addresses; `all` every link of every namespace.
+    `ids` shows whole names and hardware addresses; `all` every link of every namespace. Those
+    with nothing but lo are counted only, unless it is the one that was asked for.
     """
     title = visible(title)
-    quiet = [side for side in sides if not side.initial and _quiet(side)]
+    quiet = [side for side in sides if not side.initial and _quiet(side) and len(sides) > 1]
     shown = [side for side in sides if all or side not in quiet]
     left = max(len(shown) - _MOST, 0)
     shown = shown[:_MOST]

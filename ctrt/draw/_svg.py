@@ -373,7 +373,12 @@ def _edge(edge: Edge) -> list[str]:
         ends.append((edge.points[-1], edge.points[-2]))
     if edge.arrow == "both":
         ends.append((edge.points[0], edge.points[1]))
-    for (x, y), (_, before) in ends:
-        back = 6 if before > y else -6
-        drawn.append(f'<path class="f-{tone}" d="M{tidy(x)} {tidy(y)}l-3.5 {back}h7z"/>')
+    for (x, y), (x_before, y_before) in ends:
+        if y_before == y:
+            back = 6 if x_before > x else -6
+            head = f"l{back} -3.5v7z"
+        else:
+            back = 6 if y_before > y else -6
+            head = f"l-3.5 {back}h7z"
+        drawn.append(f'<path class="f-{tone}" d="M{tidy(x)} {tidy(y)}{head}"/>')
     return drawn

@@ -261,6 +261,11 @@ class _Reader:
             elif not name:
                 self.numbers["user"] += 1
                 name = f"user[{self.numbers['user']}]"
+            elif name == "user[?]":
+                # One for each reason: they are different things, and are called differently.
+                self.numbers[name] += 1
+                if self.numbers[name] > 1:
+                    name = f"user[?{self.numbers[name]}]"
             named.append(nest._replace(name=name, nests=self._named(nest.nests)))
         return tuple(named)
 

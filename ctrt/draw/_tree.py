@@ -29,6 +29,7 @@ _LANE = 30.0
 _HEX_WIDTH, _HEX_HEIGHT = 22.0, 18.0
 _MOST_LANES = 10
 _MOST_ROWS = 60
+_MANY = 8
 _LIMIT = 200
 _MOST_NAMES = 20
 _SHOWN_FLAGS = ("nosuid", "nodev", "noexec", "nosymfollow", "idmapped")
@@ -114,15 +115,16 @@ class Part:
                         alike.setdefault((mount.parent, what, mount.propagation), []).append(mount)
             small = len(walk) - sum(len(found) - 1 for found in alike.values()) <= _MOST_ROWS
             taken = {mount.id for found in alike.values() for mount in found}
-            if not small:
-                for mount, _ in walk:
-                    if (
-                        mount.id not in parents
-                        and mount.id not in self.snapshot.covered
-                        and mount.id not in taken
-                    ):
-                        key = (mount.parent, mount.fstype, mount.propagation, self._flags(mount))
-                        alike.setdefault(key, []).append(mount)
+            more: dict[tuple[object, ...], list[Mount]] = {}
+            for mount, _ in walk:
+                if (
+                    mount.id not in parents
+                    and mount.id not in self.snapshot.covered
+                    and mount.id not in taken
+                ):
+                    key = (mount.parent, mount.fstype, mount.propagation, self._flags(mount))
+                    more.setdefault(key, []).append(mount)
+            alike.update((key, f) for key, f in more.items() if not small or len(f) >= _MANY)
         together = {
             mount.id: found for found in alike.values() if len(found) > 1 for mount in found
         }
@@ -301,6 +303,7 @@ class Part:
         rooms = {index: wide - _GAP for index, wide in self.columns}
         marks = self._hexagons(lanes_from, tops)
         where: dict[str, int] = {}
+        targets = {entry.id: entry.target for entry in self.entries}
         ends: dict[str, float] = {}  # how far down the branch from a parent is drawn
         for row, entry in enumerate(self.entries):
             where[entry.id] = row
@@ -312,7 +315,7 @@ class Part:
                     entry.id, entry.parent or parent, "mount", "row", tidy(x + indent),
                     tidy(tops[row]), tidy(room - indent), _LINE,
                     code="together" if together else "mount",
-                    label=fit(cells[0], rooms[0] - indent, ROW_SIZE, mono=True),
+                    label=self._label(entry, cells[0], rooms[0] - indent, targets),
                     sub=" ".join(filter(None, cells[1:])), strike=entry.covered,
                     cells=tuple(
                         cell(places[index], cells[index], rooms[index])
@@ -337,6 +340,15 @@ class Part:
         for group, _, rows in self.lanes:
             sheet.details[self.group_id(group)] = self._group_detail(group, rows)
         return tops[-1] + _LINE
+
+    def _label(self, entry: Entry, words: str, room: float, targets: dict[str, str]) -> str:
+        """The target, as the end of the path where the whole is too wide and stands above."""
+        above = targets.get(entry.parent or "", "")
+        if above == words:
+            above = above.rpartition("/")[0]
+        if width(words, ROW_SIZE, mono=True) > room and above and words.startswith(f"{above}/"):
+            words = "…" + words[len(above) :]
+        return fit(words, room, ROW_SIZE, mono=True)
 
     def group_id(self, group: int) -> str:
         """The id of a peer group's first hexagon."""
@@ -372,10 +384,11 @@ class Part:
                 arrow = "none"
                 if index in peers and index + 1 in peers:
                     arrow = "both"
-                elif peers and peers[0] <= index:
-                    arrow = "end"
-                elif peers:
+                elif index + 1 in peers or (peers and peers[0] > index):
+                    # What receives points to itself, not to the peer below it.
                     arrow, points = "end", points[::-1]
+                elif peers:
+                    arrow = "end"
                 how = "slave" if "slave" in (above.code, mark.code) else mark.code
                 dash = "from" in (above.code, mark.code)
                 to = self.entries[rows[index + 1][0]].id

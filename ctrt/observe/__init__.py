@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     )
     from ctrt.observe._network import Address, Link, Listener, Network, Route, networks
     from ctrt.observe._owners import Owner, Pod, of_cgroup, owners
+    from ctrt.observe._reach import Reach, credentials, executable, reach, roots
     from ctrt.observe._scan import scan
     from ctrt.observe._stack import Station, program, stack
     from ctrt.observe._system import Holder, MountTable, Process, Space, System, Unseen
@@ -65,6 +66,7 @@ _LATER = {
     ),
     "_network": "Address Link Listener Network Route networks",
     "_owners": "Owner Pod of_cgroup owners",
+    "_reach": "Reach credentials executable reach roots",
     "_scan": "scan",
     "_stack": "Station program stack",
     "_system": "Holder MountTable Process Space System Unseen",
@@ -94,6 +96,7 @@ __all__ = [
     "Pod",
     "Pressure",
     "Process",
+    "Reach",
     "Route",
     "Snapshot",
     "Space",
@@ -110,7 +113,9 @@ __all__ = [
     "cgroup_tree",
     "compose",
     "covered",
+    "credentials",
     "difference",
+    "executable",
     "hierarchies",
     "hierarchy",
     "holding",
@@ -123,9 +128,11 @@ __all__ = [
     "owners",
     "peer_groups",
     "program",
+    "reach",
     "reached",
     "record",
     "replay",
+    "roots",
     "rules",
     "scan",
     "seen_from_inside",

@@ -115,8 +115,7 @@ def cgroup(tree: Hierarchy, path: str = "/") -> Cgroup:
     except OSError as error:
         # A threaded cgroup has threads of processes, not processes: EOPNOTSUPP.
         pids = Unknown((error.strerror or str(error)).lower())
-    look = _look_v2 if tree.version == 2 else _look_v1
-    limits, use, frozen = look(place)
+    limits, use, frozen = _look(place, tree.version)
     pressure = {}
     for resource in ("cpu", "memory", "io"):
         found = _pressure(_read(f"{place}/{resource}.pressure"))
@@ -245,79 +244,77 @@ def _is_of(mount: Mount, tree: Hierarchy) -> bool:
 
 Limits = dict[str, "float | str | None"]
 
-
-def _look_v2(place: str) -> tuple[Limits, dict[str, float], bool | None]:
-    limits: Limits = {}
-    use: dict[str, float] = {}
-    for name, file in (
-        ("memory", "memory.max"),
-        ("memory high", "memory.high"),
-        ("swap", "memory.swap.max"),
-        ("processes", "pids.max"),
-        ("cpu weight", "cpu.weight"),
-    ):
-        text = _read(f"{place}/{file}").strip()
-        if text:
-            limits[name] = None if text == "max" else int(text)
-    quota = _read(f"{place}/cpu.max").split()
-    if len(quota) == 2:
-        limits["cpus"] = None if quota[0] == "max" else int(quota[0]) / int(quota[1])
-    for name, file in (("cpu set", "cpuset.cpus"), ("memory nodes", "cpuset.mems")):
-        text = _read(f"{place}/{file}").strip()
-        if text:
-            limits[name] = text
-    for name, file in (
-        ("memory", "memory.current"),
-        ("swap", "memory.swap.current"),
-        ("processes", "pids.current"),
-    ):
-        text = _read(f"{place}/{file}").strip()
-        if text:
-            use[name] = int(text)
-    for line in _read(f"{place}/cpu.stat").splitlines():
-        if line.startswith("usage_usec "):
-            use["cpu time"] = int(line.split()[1]) / 1e6
-    frozen = None
-    for line in _read(f"{place}/cgroup.events").splitlines():
-        if line.startswith("frozen "):
-            frozen = line == "frozen 1"
-    return limits, use, frozen
-
-
-def _look_v1(place: str) -> tuple[Limits, dict[str, float], bool | None]:
-    limits: Limits = {}
-    use: dict[str, float] = {}
-    for name, file in (
+# By version: of what, and the file that tells it.
+_LIMITS = {
+    1: (
         ("memory", "memory.limit_in_bytes"),
         ("memory high", "memory.soft_limit_in_bytes"),
         ("memory and swap", "memory.memsw.limit_in_bytes"),
         ("processes", "pids.max"),
         ("cpu shares", "cpu.shares"),
-    ):
-        text = _read(f"{place}/{file}").strip()
-        if text:
-            limits[name] = None if text == "max" or int(text) >= _UNLIMITED_V1 else int(text)
-    quota = _read(f"{place}/cpu.cfs_quota_us").strip()
-    if quota:
-        period = int(_read(f"{place}/cpu.cfs_period_us") or 100000)
-        limits["cpus"] = None if int(quota) < 0 else int(quota) / period
-    for name, file in (("cpu set", "cpuset.cpus"), ("memory nodes", "cpuset.mems")):
-        text = _read(f"{place}/{file}").strip()
-        if text:
-            limits[name] = text
-    for name, file in (
+    ),
+    2: (
+        ("memory", "memory.max"),
+        ("memory high", "memory.high"),
+        ("swap", "memory.swap.max"),
+        ("processes", "pids.max"),
+        ("cpu weight", "cpu.weight"),
+    ),
+}
+_USE = {
+    1: (
         ("memory", "memory.usage_in_bytes"),
         ("memory and swap", "memory.memsw.usage_in_bytes"),
         ("processes", "pids.current"),
-    ):
+    ),
+    2: (
+        ("memory", "memory.current"),
+        ("swap", "memory.swap.current"),
+        ("processes", "pids.current"),
+    ),
+}
+_SETS = (("cpu set", "cpuset.cpus"), ("memory nodes", "cpuset.mems"))
+
+
+def _look(place: str, version: int) -> tuple[Limits, dict[str, float], bool | None]:
+    """What a cgroup may use, what it uses, and whether it is frozen."""
+    limits: Limits = {}
+    for name, file in _LIMITS[version]:
+        text = _read(f"{place}/{file}").strip()
+        if text:
+            limits[name] = None if text == "max" or int(text) >= _UNLIMITED_V1 else int(text)
+    if version == 2:
+        quota = _read(f"{place}/cpu.max").split()
+        frozen = _named_line(f"{place}/cgroup.events", "frozen")
+        spent, second = _named_line(f"{place}/cpu.stat", "usage_usec"), 1e6
+    else:
+        quota = [_read(f"{place}/cpu.cfs_{part}_us").strip() for part in ("quota", "period")]
+        frozen = {"": "", "THAWED": "0"}.get(_read(f"{place}/freezer.state").strip(), "1")
+        spent, second = _read(f"{place}/cpuacct.usage").strip(), 1e9
+    if len(quota) == 2 and all(quota):
+        unlimited = quota[0] in ("max", "-1")
+        limits["cpus"] = None if unlimited else int(quota[0]) / int(quota[1])
+    for name, file in _SETS:
+        text = _read(f"{place}/{file}").strip()
+        if text:
+            limits[name] = text
+    use: dict[str, float] = {}
+    for name, file in _USE[version]:
         text = _read(f"{place}/{file}").strip()
         if text:
             use[name] = int(text)
-    text = _read(f"{place}/cpuacct.usage").strip()
-    if text:
-        use["cpu time"] = int(text) / 1e9
-    state = _read(f"{place}/freezer.state").strip()
-    return limits, use, state != "THAWED" if state else None
+    if spent:
+        use["cpu time"] = int(spent) / second
+    return limits, use, frozen == "1" if frozen else None
+
+
+def _named_line(path: str, name: str) -> str:
+    """The value of a line of a file that has one on each, after its name."""
+    for line in _read(path).splitlines():
+        word, _, value = line.partition(" ")
+        if word == name:
+            return value
+    return ""
 
 
 def _pressure(text: str) -> Pressure | None:

@@ -208,10 +208,14 @@ def _tables(
         old = before.get(place)
         if old is None:
             yield Change("+", "mount", mount.target, "", _mount_words(mount, same), key)
-        elif _mount_words(old, same) != _mount_words(mount, same):
-            yield Change(
-                "~", "mount", mount.target, _mount_words(old, same), _mount_words(mount, same), key
-            )
+            continue
+        words = _mount_words(old, same), _mount_words(mount, same)
+        another = (old.device, old.root) != (mount.device, mount.root)
+        if another and words[0] == words[1]:
+            what = "root" if old.device == mount.device else "file system"
+            words = words[0], f"{words[1]}, of another {what}"
+        if words[0] != words[1]:
+            yield Change("~", "mount", mount.target, *words, key)
 
 
 def _by_number(mount: Mount) -> tuple[object, ...]:
@@ -219,7 +223,7 @@ def _by_number(mount: Mount) -> tuple[object, ...]:
 
 
 def _by_place(mount: Mount) -> tuple[object, ...]:
-    return (mount.target, mount.device, mount.root)
+    return (mount.target,)
 
 
 def _named(

@@ -88,20 +88,30 @@ class Network(NamedTuple):
     missing: str
 
 
-def networks(system: System) -> dict[Key, Network | Unknown]:
-    """Every network namespace of a scan; by pyroute2, and without it by what /proc shows."""
+def networks(system: System, *, of: Key | None = None) -> dict[Key, Network | Unknown]:
+    """Every network namespace of a scan; by pyroute2, and without it by what /proc shows.
+
+    With `of` only that one, and those that links of it lead to, by way of any number of pairs.
+    """
     descriptors: dict[Key, int] = {}
     answers: dict[Key, Network | Unknown] = {}
     reasons: dict[Key, Unknown] = {}
     try:
         for space in system.of_kind("net"):
-            found = _door(system, space.key)
-            if isinstance(found, Unknown):
-                reasons[space.key] = found
+            door = _door(system, space.key)
+            if isinstance(door, Unknown):
+                reasons[space.key] = door
             else:
-                descriptors[space.key] = found
-        for key in (space.key for space in system.of_kind("net")):
-            answers[key] = _network(system, key, descriptors, reasons.get(key))
+                descriptors[space.key] = door
+        waiting = [space.key for space in system.of_kind("net")] if of is None else [of]
+        while waiting:
+            key = waiting.pop(0)
+            if key in answers:
+                continue
+            found = answers[key] = _network(system, key, descriptors, reasons.get(key))
+            for link in () if isinstance(found, Unknown) else found.links:
+                if link.peer is not None and link.peer[0] in system.spaces:
+                    waiting.append(link.peer[0])
     finally:
         for descriptor in descriptors.values():
             os.close(descriptor)

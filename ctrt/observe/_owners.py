@@ -7,11 +7,13 @@ state directories. Sources: the engines' own naming of cgroups, as cited at each
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import re
 from typing import TYPE_CHECKING, NamedTuple
 
+from ctrt.linux import processes
 from ctrt.observe._values import Unknown
 
 if TYPE_CHECKING:
@@ -49,11 +51,12 @@ class Owner(NamedTuple):
     evidence: str
 
 
-def owners(system: System, *, root: str = "") -> dict[int, Owner]:
+def owners(system: System, *, root: str = "", stores: tuple[str, ...] = ()) -> dict[int, Owner]:
     """Whose container each process of a scan is in; a process of nobody's has no entry.
 
-    By the cgroup first, then by the nearest ancestor that is an engine's monitor: rootless
-    containers may have no cgroup. `root` is where the state directories are looked up.
+    By the cgroup first, then by the nearest ancestor that is an engine's monitor, and for ctrt
+    by its state directories: rootless containers may have no cgroup. `root` is where the state
+    directories are looked up, `stores` are root directories of ctrt besides the usual ones.
     """
     names = _Names(root, system)
     answers: dict[int, Owner] = {}
@@ -71,11 +74,21 @@ def owners(system: System, *, root: str = "") -> dict[int, Owner]:
             answers[pid] = found
     monitors = {pid: owner for pid, owner in _monitors(system, names) if pid not in answers}
     answers.update(monitors)
+    ours = {pid: owner for pid, owner in _by_state(root, stores) if pid in system.processes}
+    for pid, owner in ours.items():
+        answers.setdefault(pid, owner)
     for pid in system.processes:
         if pid not in answers:
-            owner = _inherited(system, pid, answers, monitors)
-            if owner is not None:
-                answers[pid] = owner
+            above = _inherited(system, pid, answers, monitors)
+            if above is not None:
+                answers[pid] = above
+    # What joined such a container later descends from somebody else.
+    inside = {system.processes[pid].namespace("mnt"): owner for pid, owner in ours.items()}
+    inside.pop(system.processes[system.me].namespace("mnt"), None)
+    for pid, process in system.processes.items() if inside else ():
+        joined = inside.get(process.namespace("mnt"))
+        if joined is not None:
+            answers.setdefault(pid, joined)
     return answers
 
 
@@ -204,6 +217,64 @@ def _inherited(
         if at in answers and not answers[at].evidence.startswith("cgroup"):
             return answers[at]
     return None
+
+
+def _by_state(root: str, stores: tuple[str, ...]) -> Iterable[tuple[int, Owner]]:
+    """The first processes of ctrt's containers, by what ctrt and ctrt-runtime write down.
+
+    The journal of a container begins with the pid, and is locked while somebody looks after it.
+    """
+    home = os.environ.get("XDG_DATA_HOME") or os.path.expanduser("~/.local/share")
+    usual = (f"{root}/var/lib/ctrt", f"{root}{home}/ctrt")
+    for store in dict.fromkeys((*stores, *usual)):
+        place = f"{store}/containers"
+        for name in _entries(place):
+            pid = _of_journal(f"{place}/{name}/journal")
+            if pid:
+                yield pid, Owner("ctrt", name, name, None, False, f"journal of {name}")
+    for place in ("/run/ctrt-runtime", f"{os.environ.get('XDG_RUNTIME_DIR', '')}/ctrt-runtime"):
+        for name in _entries(root + place):
+            try:
+                with open(f"{root}{place}/{name}/state.json", "rb") as file:
+                    state = json.loads(file.read(_LONGEST))
+                pid, begun = int(state["pid"]), int(state["start_time"])
+            except (OSError, ValueError, KeyError, TypeError):
+                continue
+            # A pid may be somebody else's by now; with its start time it is not.
+            if _begun(pid) == begun:
+                yield pid, Owner("ctrt", name, name, None, False, f"state of {name}")
+
+
+def _entries(place: str) -> list[str]:
+    try:
+        return sorted(os.listdir(place))
+    except OSError:
+        return []
+
+
+def _begun(pid: int) -> int:
+    """When a process began, in clock ticks since boot; 0 if there is none: proc_pid_stat(5)."""
+    try:
+        fields = processes.read_file(f"/proc/{pid}/stat").rpartition(b")")[2].split()
+    except OSError:
+        return 0
+    return int(fields[19])
+
+
+def _of_journal(path: str) -> int:
+    """The pid in a journal that is locked; 0 when there is none, or nobody holds it."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return 0
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        number = os.read(descriptor, 16).strip()
+        return int(number) if number.isdigit() else 0
+    finally:
+        os.close(descriptor)
+    return 0
 
 
 class _Names:

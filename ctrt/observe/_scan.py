@@ -1,7 +1,7 @@
 """The scan: one pass over /proc, then a question to the kernel for each namespace found.
 
 A pass over thousands of processes is a matter of microseconds for each call, so the calls are
-chosen: readlink(2) below a descriptor of /proc is the cheapest way to a namespace's number,
+chosen: readlink(2) below a descriptor of /proc/PID/ns is the cheapest way to a namespace's number,
 processes with the same eight numbers share what follows from them, and whatever repeats (the
 text of /proc/PID/cgroup) is parsed once. Everything else is asked once for each namespace.
 
@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 _OUTSIDE = Unknown("it lies outside what may be seen from here")
 _NOBODY = Unknown("no process of it could be asked")
 _LARGEST = 8192
+_PLACE = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
+_KINDS = frozenset(kind.encode() for kind in KINDS)
+_CHILDREN = {kind: f"{kind}_for_children".encode() for kind in ("pid", "time")}
 
 Keys = tuple["Key | Unknown", ...]
 
@@ -64,6 +67,7 @@ class _Scan:
         self.memberships: dict[tuple[bytes, ...], tuple[Keys, list[int]]] = {}
         self.processes: dict[int, Process] = {}
         self.cgroups: dict[bytes, tuple[Cgroup, ...]] = {}
+        self.commands: dict[bytes, tuple[str, ...]] = {}
         self.doors: dict[Key, str] = {}  # a path by which a namespace can be opened
         self.members: dict[Key, list[int]] = {}
         self.holders: dict[Key, list[Holder]] = {}
@@ -120,22 +124,38 @@ class _Scan:
 
     def _namespaces_of(self, base: str) -> Keys | None:
         """The eight namespaces of a process (or "PID/task/TID"); None when it has ended."""
-        proc = self.proc
-        at = base.encode() + b"/ns/"
+        try:
+            place = os.open(base + "/ns", _PLACE, dir_fd=self.proc)
+        except PermissionError:
+            return self._closed(base)
+        except OSError:
+            return self._one_by_one(base)
+        try:
+            return self._linked(base, place)
+        finally:
+            os.close(place)
+
+    def _closed(self, base: str) -> Keys:
+        """The namespaces of a process that may not be looked into."""
+        self._refuse("namespaces", base, NOT_ALLOWED.reason)
+        return (NOT_ALLOWED,) * len(KINDS)
+
+    def _linked(self, base: str, place: int) -> Keys | None:
+        """The same by a descriptor of its ns directory: one walk to it instead of eight."""
+        link = os.readlink
         try:
             links = (
-                os.readlink(at + b"user", dir_fd=proc),
-                os.readlink(at + b"pid", dir_fd=proc),
-                os.readlink(at + b"mnt", dir_fd=proc),
-                os.readlink(at + b"net", dir_fd=proc),
-                os.readlink(at + b"uts", dir_fd=proc),
-                os.readlink(at + b"ipc", dir_fd=proc),
-                os.readlink(at + b"cgroup", dir_fd=proc),
-                os.readlink(at + b"time", dir_fd=proc),
+                link(b"user", dir_fd=place),
+                link(b"pid", dir_fd=place),
+                link(b"mnt", dir_fd=place),
+                link(b"net", dir_fd=place),
+                link(b"uts", dir_fd=place),
+                link(b"ipc", dir_fd=place),
+                link(b"cgroup", dir_fd=place),
+                link(b"time", dir_fd=place),
             )
         except PermissionError:
-            self._refuse("namespaces", base, NOT_ALLOWED.reason)
-            return (NOT_ALLOWED,) * len(KINDS)
+            return self._closed(base)
         except OSError:
             return self._one_by_one(base)
         known = self.memberships.get(links)
@@ -186,9 +206,23 @@ class _Scan:
         return key
 
     def _in_detail(self, name: str) -> None:
-        keys = self._namespaces_of(name)
-        if keys is None:
+        try:
+            place = os.open(name + "/ns", _PLACE, dir_fd=self.proc)
+        except PermissionError:  # proc(5): hidepid
+            self._examine(name, self._closed(name), -1)
             return
+        except OSError:
+            self.gone.append(int(name))
+            return
+        try:
+            keys = self._linked(name, place)
+            if keys is not None:
+                self._examine(name, keys, place)
+        finally:
+            os.close(place)
+
+    def _examine(self, name: str, keys: Keys, place: int) -> None:
+        """All the rest about a process; `place` is its ns directory."""
         pid = int(name)
         status: Status | Unknown
         try:
@@ -200,7 +234,7 @@ class _Scan:
         command: tuple[str, ...] | Unknown
         try:
             data = self._read(name + "/cmdline", whole=False)
-            command = tuple(os.fsdecode(data.removesuffix(b"\0")).split("\0")) if data else ()
+            command = self.commands.get(data) or self._command(data)
         except PermissionError:
             command = NOT_ALLOWED
         except OSError:
@@ -216,19 +250,24 @@ class _Scan:
             cgroups = NOT_ALLOWED
         except OSError:
             cgroups = ENDED
-        readable = not isinstance(keys[0], Unknown)
         threads: tuple[tuple[int, Keys], ...] = ()
         pid_next: Key | Unknown | None = None
         time_next: Key | Unknown | None = None
-        if readable:
+        if not isinstance(keys[0], Unknown):
             if not isinstance(status, Unknown) and status.threads > 1:
                 threads = self._threads(name, keys)
-            pid_next = self._for_children(name, pid, "pid", keys[1])
-            time_next = self._for_children(name, pid, "time", keys[7])
+            pid_next = self._for_children(name, pid, "pid", keys[1], place)
+            time_next = self._for_children(name, pid, "time", keys[7], place)
             self._descriptors(name, pid)
         self.processes[pid] = Process._make(
             (pid, keys, status, command, cgroups, threads, pid_next, time_next)
         )
+
+    def _command(self, data: bytes) -> tuple[str, ...]:
+        """The words of a command line; many processes have the same one."""
+        words = tuple(os.fsdecode(data.removesuffix(b"\0")).split("\0")) if data else ()
+        self.commands[data] = words
+        return words
 
     def _read(self, path: str, *, whole: bool = True) -> bytes:
         """A file below /proc; its beginning only unless `whole`."""
@@ -265,12 +304,11 @@ class _Scan:
         return tuple(loose)
 
     def _for_children(
-        self, name: str, pid: int, kind: str, own: Key | Unknown
+        self, name: str, pid: int, kind: str, own: Key | Unknown, place: int
     ) -> Key | Unknown | None:
         """The namespace that the next child will be in, where that is another one."""
-        path = f"{name}/ns/{kind}_for_children"
         try:
-            key = self._key(os.readlink(path.encode(), dir_fd=self.proc))
+            key = self._key(os.readlink(_CHILDREN[kind], dir_fd=place))
         except FileNotFoundError:
             if kind == "pid" and not isinstance(own, Unknown):
                 waiting = Unknown("its first process is yet to come, and shows it")
@@ -282,7 +320,7 @@ class _Scan:
             return None
         if key == own:
             return None
-        self.doors.setdefault(key, "/proc/" + path)
+        self.doors.setdefault(key, f"/proc/{name}/ns/{kind}_for_children")
         self._hold(key, Holder("for children", pid))
         return key
 
@@ -298,9 +336,10 @@ class _Scan:
                     continue
                 if link[:1] == b"/":
                     continue
-                if link[:8] == b"socket:[":
+                kind = link.partition(b":[")[0]
+                if kind == b"socket":
                     self.sockets.setdefault(link, (pid, int(number)))
-                elif link[-1:] == b"]" and link.partition(b":[")[0].decode() in INITIAL:
+                elif kind in _KINDS:
                     key = self._key(link)
                     self.doors.setdefault(key, f"/proc/{name}/fd/{int(number)}")
                     self._hold(key, Holder("descriptor", pid, int(number)))

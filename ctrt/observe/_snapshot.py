@@ -214,9 +214,18 @@ def _covered(mounts: tuple[Mount, ...]) -> frozenset[int]:
     return _last_covered[1]
 
 
+_last_cgroups: tuple[bytes, tuple[Cgroup, ...]] = (b"", ())
+
+
 def _cgroups(pid: int | str) -> tuple[Cgroup, ...]:
+    """The cgroups of a process; the same text again has the same answer."""
+    global _last_cgroups
     data = processes.read_file(f"/proc/{pid}/cgroup", single=True)
-    return processes.parse_cgroups(os.fsdecode(data))
+    known, answer = _last_cgroups
+    if data != known or not data:
+        answer = processes.parse_cgroups(os.fsdecode(data))
+        _last_cgroups = data, answer
+    return answer
 
 
 def _fellows(target: int, apart: dict[str, Key]) -> list[Fellow]:
@@ -280,8 +289,10 @@ def _until(chain: tuple[Namespace, ...], last: Key | Unknown) -> tuple[Namespace
 
 def _host_groups(mounts: tuple[Mount, ...], host: int | str, apart: bool) -> frozenset[int]:
     """The peer groups of some mounts that the host's mount namespace is in as well."""
+    if not apart:
+        return frozenset()
     groups = {group for mount in mounts for group in (mount.shared, mount.master) if group}
-    if not apart or not groups:
+    if not groups:
         return frozenset()
     try:
         host_mounts = mountinfo.read(host)

@@ -75,6 +75,10 @@ def as_user(*command, user=USER):
 
 def remove(place):
     """A directory that podman has used: its own clean-up may still be at it, and mount again."""
+    for _ in range(100):
+        if not named_in_a_command(str(place)):
+            break
+        time.sleep(0.1)
     for _ in range(50):
         overlay = f"{place}/podman/overlay"
         subprocess.run(["umount", "-R", "-l", overlay], capture_output=True, check=False)
@@ -83,6 +87,15 @@ def remove(place):
             return
         time.sleep(0.1)
     raise AssertionError(f"{place} could not be removed")
+
+
+def named_in_a_command(words):
+    """Whether a process has these words in its command line."""
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        with contextlib.suppress(OSError):
+            if words.encode() in Path(f"/proc/{pid}/cmdline").read_bytes():
+                return True
+    return False
 
 
 def inode(pid, kind):

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import re
 import xml.etree.ElementTree as ElementTree
-from itertools import combinations
 
+import drawings
 import pytest
 
 from ctrt import draw
@@ -325,82 +325,9 @@ def test_two_pictures_in_one_page_do_not_share_ids_or_rules():
     assert names[0] != names[1]
 
 
-def texts(scene):
-    """The boxes of all words in the SVG, by the same conservative measure, with the words."""
-    root = ElementTree.fromstring(_svg.render(scene))
-    sizes = {"title": 18, "box": 14, "label": 13, "sub": 12, "head": 11, "row": 12.5, "icon": 11}
-    for element in root.iter("{http://www.w3.org/2000/svg}text"):
-        classes = element.get("class").split()
-        size = next(size for name, size in sizes.items() if name in classes)
-        mono = "mono" in classes or "row" in classes
-        bold = not mono and bool({"title", "box", "label", "icon"} & set(classes))
-        wide = _measure.width(element.text, size, mono=mono, bold=bold)
-        x = float(element.get("x")) - (wide / 2 if "icon" in classes else 0)
-        y = float(element.get("y"))
-        yield (x, y - size * 0.78, x + wide, y + size * 0.22), element.text
-
-
 @each_picture
-def test_no_two_texts_overlap_and_none_leaves_the_picture(picture):
-    found = list(texts(picture.scene))
-    for (left, top, right, bottom), words in found:
-        assert left >= 0, words
-        assert top >= 0, words
-        assert right <= picture.scene.width, words
-        assert bottom <= picture.scene.height, words
-    for (one, first), (other, second) in combinations(found, 2):
-        apart = one[2] <= other[0] or other[2] <= one[0] or one[3] <= other[1] or other[3] <= one[1]
-        assert apart, (first, second)
-
-
-@each_picture
-def test_what_is_inside_stays_inside(picture):
-    nodes = {node.id: node for node in picture.scene.nodes}
-    assert len(nodes) == len(picture.scene.nodes)
-    seen = set()
-    for node in picture.scene.nodes:
-        around = nodes.get(node.parent)
-        if around is not None:
-            assert around.id in seen, "a parent comes before its children"
-            if around.shape in ("container", "tabbed"):
-                assert around.x <= node.x
-                assert node.x + node.w <= around.x + around.w + 0.1, node
-                assert around.y <= node.y
-                assert node.y + node.h <= around.y + around.h + 0.1, node
-        seen.add(node.id)
-        assert node.x + node.w <= picture.scene.width, node
-    for one, other in combinations(picture.scene.nodes, 2):
-        if {one.shape, other.shape} <= {"pill", "chip"}:
-            assert (
-                one.x + one.w <= other.x
-                or other.x + other.w <= one.x
-                or one.y + one.h <= other.y
-                or other.y + other.h <= one.y
-            ), (one, other)
-
-
-@each_picture
-def test_json_holds_together(picture):
-    found = picture.json()
-    assert json.loads(json.dumps(found)) == found
-    assert found["version"] == 1
-    rows = [row["id"] for row in found["rows"]]
-    assert len(set(rows)) == len(rows)
-    known = set()
-    for row in found["rows"]:
-        assert row["parent"] is None or row["parent"] in known, "a parent comes first"
-        assert len(row["cells"]) == len(found["columns"])
-        assert row["count"] >= 1
-        known.add(row["id"])
-    nodes = {node["id"] for node in found["nodes"]}
-    assert known - nodes == set()
-    assert known - set(found["details"]) == set()
-    for edge in found["edges"]:
-        assert {edge["from"], edge["to"]} <= nodes
-        assert edge["arrow"] in ("none", "end", "both")
-    for detail in found["details"].values():
-        assert detail["meaning"]
-        assert detail["command"]
+def test_the_drawing_is_sound(picture):
+    drawings.sound(picture)
 
 
 def test_a_notebook_gets_three_forms():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from itertools import pairwise
 
+import drawings
 import pytest
 from test_draw import HOST, MAPS, plain, rootless
 
@@ -102,3 +103,18 @@ def test_more_ranges_than_fit_are_counted():
     snapshot = rootless()
     users = (snapshot.users[0], snapshot.users[1]._replace(uid_map=many, gid_map=MAPS))
     assert "The first 12 of 40 ranges are shown." in draw.ids(snapshot._replace(users=users)).text()
+
+
+def test_it_is_a_sound_drawing():
+    for ids in (False, True):
+        drawings.sound(draw.ids(nested(), ids=ids))
+        drawings.sound(draw.ids(plain(), ids=ids))
+
+
+def test_a_namespace_between_that_could_not_be_asked_is_left_out():
+    found = nested()
+    closed = found.users[1]._replace(uid_map=Unknown("nobody is in it"))
+    picture = draw.ids(found._replace(users=(found.users[0], closed, *found.users[2:])))
+    assert "user[1] lies between, and is left out: nobody is in it." in picture.text()
+    assert "user[2] in user[host]" in picture.text()
+    drawings.sound(picture)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import drawings
 from test_draw import plain, rootless
 
 from ctrt import draw
@@ -56,3 +57,43 @@ def test_a_group_has_the_same_number_and_lane_in_both():
 def test_every_row_has_an_id_of_its_own():
     rows = [row.id for row in pair(all=True).scene.rows]
     assert len(set(rows)) == len(rows) == 9
+
+
+def test_it_is_a_sound_drawing():
+    for options in ({}, {"ids": True}, {"all": True}):
+        drawings.sound(pair(**options))
+
+
+LANE = """\
+21 0 8:1 / / rw - ext4 /dev/vda rw
+22 21 0:40 / /a rw shared:7 - tmpfs one rw
+23 21 0:40 / /b rw master:7 - tmpfs one rw
+24 21 0:40 / /c rw shared:7 - tmpfs one rw
+"""
+
+
+def test_what_only_receives_never_points_to_a_peer():
+    scene = draw.mounts(plain(mounts=mountinfo.parse(LANE))).scene
+    peer, slave, other = [node for node in scene.nodes if node.shape == "hexagon"]
+    above, below = [edge for edge in scene.edges if edge.kind in ("peer", "slave")]
+    assert (peer.border, slave.border, other.border) == ("solid", "dashed", "solid")
+    assert above.arrow == below.arrow == "end"
+    assert above.points[-1] == (slave.x + slave.w / 2, slave.y)
+    assert below.points[-1] == (slave.x + slave.w / 2, slave.y + slave.h)
+
+
+def test_a_long_path_below_another_is_shown_by_its_end():
+    long = "/a/" + "long/" * 30 + "place"
+    table = f"1 0 8:1 / / rw - ext4 x rw\n2 1 0:9 / {long} rw - tmpfs x rw\n"
+    table += f"3 2 0:10 / {long}/below rw - tmpfs x rw\n4 3 0:11 / {long}/below rw - tmpfs x rw\n"
+    scene = draw.mounts(plain(mounts=mountinfo.parse(table))).scene
+    labels = [node.label for node in scene.nodes if node.shape == "row"]
+    assert labels[2:] == ["…/below", "…/below"]
+    assert "…" in labels[1]
+
+
+def test_many_siblings_of_a_kind_are_one_row():
+    table = "1 0 8:1 / / rw - ext4 x rw\n"
+    table += "".join(f"{n} 1 0:{n} / /shm-{n} rw - tmpfs shm rw\n" for n in range(2, 12))
+    text = draw.mounts(plain(mounts=mountinfo.parse(table))).text()
+    assert "10 tmpfs mounts" in text

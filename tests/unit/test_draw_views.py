@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+import drawings
 import pytest
 
 from ctrt import draw
@@ -243,3 +244,24 @@ def test_a_difference_shows_what_differs_and_not_the_numbers():
     assert "4026533000" in draw.difference(changes, ids=True).text()
     assert [row["diff"] for row in picture.json()["rows"]] == ["", "~", "", "+", "", "-"]
     assert "Nothing differs." in draw.difference(()).text()
+
+
+@pytest.mark.parametrize("everything", [False, True])
+@pytest.mark.parametrize("ids", [False, True])
+def test_the_views_are_sound_drawings(ids, everything):
+    drawings.sound(draw.stack(CHAIN, ids=ids))
+    drawings.sound(draw.cgroups([(V2, WALK)], target=77, ids=ids, all=everything))
+    drawings.sound(draw.network(sides(), ids=ids, all=everything))
+    drawings.sound(draw.difference((Change("~", "namespace", "net", "a", "b"),), ids=ids))
+
+
+def test_cgroups_that_look_the_same_are_one():
+    engine = [(group("/"), 0), (group("/libpod_parent"), 1)]
+    for number in range(3):
+        name = f"/libpod_parent/libpod-{number}{'c0ffee' * 10}"
+        engine.append((group(name, processes=(5 + number,)), 2))
+    picture = draw.cgroups([(V2, engine)])
+    assert cells(picture.text())[-1] == ["      └─ libpod ×3", "3"]
+    assert [row.number for row in picture.scene.rows][-1] == 3
+    assert len(draw.cgroups([(V2, engine)], all=True).scene.rows) == 6
+    drawings.sound(picture)

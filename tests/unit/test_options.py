@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ctrt.engine.options import CAPS, RUN, UNSHARE, Option, Table
@@ -87,7 +87,7 @@ def test_parsing_leaves_the_words_and_the_defaults_alone():
 
 SENTENCES = {
     "--nam x": "run: there is no option --nam; did you mean --name?",
-    "--memory=5m": "run: there is no option --memory; see ctrt run --help",
+    "--memroy=5m": "run: there is no option --memroy; did you mean --memory?",
     "--cap-ad=x": "run: there is no option --cap-ad; did you mean --cap-add?",
     "--zzz": "run: there is no option --zzz; see ctrt run --help",
     "-dz": "run: there is no option -z (in -dz); see ctrt run --help",
@@ -217,6 +217,7 @@ def commands(draw, table):
 
 
 @pytest.mark.parametrize("table", [RUN, UNSHARE], ids=lambda table: table.verb)
+@settings(suppress_health_check=[HealthCheck.too_slow])  # run has some forty options
 @given(data=st.data())
 def test_values_survive_a_round_trip(table, data):
     wanted, words = data.draw(commands(table))

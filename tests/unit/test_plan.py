@@ -16,6 +16,17 @@ UNSHARES = (
     sample.unshared(("user", "pid", "mount"), mount_proc="/proc", directory="/", trace=True),
     sample.unshared(("user", "time"), fork=True, uid_map=((0, 1, 1),), gid_map=((0, 1, 1),)),
 )
+WITH_RIGHTS = planner.with_rights(
+    ("sh",),
+    ("PATH=/bin", "A=b"),
+    sample.HOSTS["root"],
+    uid=1,
+    gid=2,
+    sets=(0xF, 0x7, 0x3, 0x1),
+    securebits=1,
+    no_new_privileges=True,
+    trace=True,
+)
 
 
 for _name in operations._ELSEWHERE:
@@ -35,6 +46,7 @@ def every_plan():
         config = sample.configuration(name, root={"path": "/x", "readonly": True})
         yield sample.planned(name, config, trace=True)
     yield from UNSHARES
+    yield WITH_RIGHTS
     yield from sample.everything()
 
 
@@ -51,6 +63,8 @@ def test_the_sample_plans_use_every_operation_and_no_other():
     assert used <= {*operations.OPERATIONS, "hooks", "console", "find_program", "await_start"} | {
         "seccomp_listener",
         "cgroup_attach",
+        "cgroup_make",
+        "cgroup_remove",
     }
 
 
@@ -98,6 +112,10 @@ SHOWN = {
     ("seccomp", b"12345678" * 5): "seccomp(SECCOMP_SET_MODE_FILTER, 5 instructions)",
     ("capabilities", 0, 0, (), 0x1F, 0x2F, 0x3, 0x1): (
         "capset(effective=0x1f, permitted=0x2f, inheritable=0x3)"
+    ),
+    ("rights", 1, 2, (), (0xF, 0x7, 0x3, 0x1), 0x1): (
+        "become(1, 2, ()); capset(bounding=0xf, permitted=0x7, inheritable=0x3, ambient=0x1)"
+        "; securebits 0x1"
     ),
     ("limit_bounding", 0xFF): "prctl(PR_CAPBSET_DROP, all but 0xff)",
     ("exec", ("sh", "-c", 'echo "\\"'), ("SECRET=1",)): 'execve("sh", "-c", "echo \\"\\\\\\"")',

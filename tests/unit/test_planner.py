@@ -9,7 +9,8 @@ import pytest
 
 from ctrt.errors import CtrtError
 from ctrt.linux import calls as k
-from ctrt.runtime import planner
+from ctrt.linux import cgroups
+from ctrt.runtime import cgroup, planner
 from ctrt.runtime.host import Host
 from ctrt.runtime.plan import INSIDE, OUTSIDE, Plan
 
@@ -101,10 +102,25 @@ def configuration(name, **changes):
     return config
 
 
+class Machine(cgroups.Layout):
+    """A machine with cgroup v2 alone, at a place that need not be there."""
+
+    __slots__ = ()
+
+    def __init__(self):
+        super().__init__("/cg", {}, {})
+
+    def writable(self, path):
+        return True
+
+
 def planned(name, config=None, **keywords):
     keywords.setdefault("subject", "box:latest")
     keywords.setdefault("seccomp", b"12345678" * 3)
-    return planner.container(config or configuration(name), HOSTS[name], LAYERS, **keywords)
+    config = config or configuration(name)
+    if HOSTS[name].cgroup:
+        keywords["cgroup"] = cgroup.plan(config, HOSTS[name], layout=Machine(), mark="m")
+    return planner.container(config, HOSTS[name], LAYERS, **keywords)
 
 
 def bundle(name="root", process=None, mounts=(), keywords=None, **linux):
@@ -142,6 +158,7 @@ def everything():
         },
         mounts=[
             {"destination": "/t", "type": "tmpfs", "options": ["ro", "tmpcopyup"]},
+            {"destination": "/l", "source": "/etc/localtime", "options": ["bind", "copy-symlink"]},
             {"destination": "/i", "source": "/s", "options": ["rbind", "ridmap", "rslave"]},
         ],
         keywords={
@@ -157,6 +174,10 @@ def everything():
         personality={"domain": "LINUX32"},
         memoryPolicy={"mode": "MPOL_BIND", "nodes": "0"},
         rootfsPropagation="rshared",
+    )
+    yield bundle(
+        "root, id-mapped layers",
+        devices=[{"path": "/dev/own", "type": "c", "major": 1, "minor": 5, "uid": 7}],
     )
     hybrid = Host(uid=0, gid=0, privileged=True, cgroup_v1=(("pids", "cgroup", (("pids", ""),)),))
     labelled = Host(uid=0, gid=0, privileged=True, modules=("selinux",))
@@ -383,7 +404,7 @@ def test_only_id_mapped_layers_give_the_upper_directory_away(host_name):
 def test_undo_is_the_last_step_first(host_name):
     undo = planned(host_name).undo()
     assert [call[0] for call in undo] == (
-        ["remove_cgroup", "remove_tree"] if HOSTS[host_name].cgroup else ["remove_tree"]
+        ["cgroup_remove", "remove_tree"] if HOSTS[host_name].cgroup else ["remove_tree"]
     )
     tree = undo[-1]
     assert tree[1] == "/root/containers/box"
@@ -423,6 +444,7 @@ def test_capability_masks():
     both = 1 << 0 | 1 << 5
     assert plan.step("capabilities").calls == (
         ("not_dumpable",),
+        ("home", 0),
         ("limit_bounding", both),
         ("capabilities", 0, 0, (5,), both, both, 0, 0),
         ("umask", 0o022),
@@ -565,10 +587,6 @@ BAD = {
         bad_mount(type="tmpfs"),
         "mounts[1].destination: None is not an absolute path",
     ),
-    "bind data": (
-        bad_mount(destination="/x", type="bind", source="/y", options=["bind", "size=1m"]),
-        "mounts[1].options: 'size' does not go with a bind mount",
-    ),
     "rdt": (
         {"intelRdt": {"closID": "x"}},
         (
@@ -708,3 +726,36 @@ def test_unshare_leaves_nothing_to_undo_and_can_be_sent(host_name):
     assert marshal.loads(marshal.dumps(plan.wire(), 2)) == plan.wire()
     assert all(step.why and step.source for step in plan.steps)
     assert isinstance(plan, Plan)
+
+
+def test_devices_of_a_user_namespace_are_made_outside():
+    listed = {"type": "c", "major": 1, "minor": 5}
+    devices = [
+        {"path": "/dev/a", **listed, "uid": 7, "gid": 8, "fileMode": 0o640},
+        {"path": "/dev/b", **listed, "uid": 70000},
+    ]
+    plan = bundle("root, id-mapped layers", devices=devices)
+    assert plan.step("device nodes").where == OUTSIDE
+    assert plan.step("device nodes").calls == (
+        ("node_outside", "/dev/a", 0o020640, (1, 5), (524295, 524296), "device0"),
+        ("node_outside", "/dev/b", 0o020666, (1, 5), (0, 524288), "device1"),
+    )
+    assert ("attach", "device0", "/dev/a") in plan.step("devices").calls
+    ordinary = bundle("single id", devices=devices)
+    assert "node_outside" not in operations(ordinary)
+    assert ("bind", "/dev/a", False, "mount") in ordinary.step("devices").calls
+
+
+def test_access_times_are_the_callers_to_say():
+    """In the mount namespace of a user namespace they are locked."""
+    entry = {"destination": "/x", "source": "/s", "options": ["rbind", "noatime"]}
+    plan = bundle("root, id-mapped layers", mounts=[entry])
+    calls = plan.step("id-mapped mounts").calls
+    assert [call[0] for call in calls] == ["bind", "slave", "attributes"]
+    assert "slave" not in operations(bundle("root", mounts=[entry]))
+
+
+def test_data_of_a_bind_mount_is_told_of():
+    entry = {"destination": "/x", "source": "/s", "options": ["bind", "size=1m"]}
+    plan = bundle(mounts=[entry])
+    assert any("'size' has no effect on a bind mount" in note for note in plan.notes)

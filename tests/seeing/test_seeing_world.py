@@ -1,0 +1,274 @@
+"""Every view of a machine full of containers: what it says, and that it is a sound drawing."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+
+import drawings
+import pytest
+from seeing_tools import SHELL, USER, running, unshared
+from seeing_world import ID, UID, VIEWS, picture, world
+
+from ctrt import observe
+from ctrt.engine.verbs import VERBS
+from ctrt.errors import CtrtError
+from ctrt.linux.capabilities import NAMES, mask
+
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+needs_podman = pytest.mark.skipif(
+    not (shutil.which("podman") and shutil.which("runc")), reason="podman with runc is needed"
+)
+
+
+@pytest.fixture(scope="module")
+def made():
+    with world(podmans=8, ours=12) as found:
+        yield found
+
+
+def words_of(name):
+    words = VIEWS[name]
+    if "web-" in words:
+        return pytest.param(words, marks=needs_podman, id=name)
+    return pytest.param(words, id=name)
+
+
+@pytest.mark.parametrize("options", ["", " --ids", " --all"])
+@pytest.mark.parametrize("words", [words_of(name) for name in VIEWS])
+def test_every_view_is_a_sound_drawing(made, words, options):
+    if words.startswith(("caps", "diff")):
+        options = {" --ids": "", " --all": " --all" if words.startswith("caps") else ""}.get(
+            options, options
+        )
+    shown = picture(made, words + options)
+    if options == " --all" and len(shown.scene.rows) > 150:
+        drawings.json_holds_together(shown)  # a drawing of all that there is need not be small
+    else:
+        drawings.sound(shown)
+    assert shown.text(120)
+
+
+@pytest.mark.parametrize("words", [words_of(name) for name in VIEWS])
+def test_every_view_is_given_as_json(made, words):
+    told = json.loads(str(picture(made, words + " --json")))
+    assert told["version"] == 1
+    assert told["rows"]
+    assert told["title"]
+    assert {row["id"] for row in told["rows"]} <= set(told["details"])
+
+
+TARGETS = [
+    ("{box-3}", "sleep"),
+    ("box-3", "box-3"),
+    ("ctrt:box-3", "box-3"),
+    pytest.param("podman:web-2", "web-2", marks=needs_podman),
+    (f"docker:{ID[:12]}", ID[:12]),
+    (f"pod:{UID}", UID),
+    ("/proc/{box-3}/ns/mnt", "mnt namespace"),
+]
+OF_A_TARGET = ("container", "namespaces", "mounts", "caps", "ids", "cgroups", "network", "stack")
+
+
+@pytest.mark.parametrize(("target", "called"), TARGETS)
+@pytest.mark.parametrize("view", OF_A_TARGET)
+def test_every_form_of_a_target(made, view, target, called):
+    shown = picture(made, f"graph {view} {target}")
+    assert shown.scene.rows
+    if not target.startswith("{"):
+        assert called in shown.scene.title
+
+
+@pytest.mark.parametrize("view", ["stack", "network", "caps"])
+@pytest.mark.parametrize("target", [f"docker:{ID}", "/proc/{box-3}/ns/mnt"])
+def test_a_target_that_is_looked_for_is_scanned_for_once(made, view, target, monkeypatch):
+    scans = []
+
+    def counted(**options):
+        scans.append(options)
+        return scan(**options)
+
+    scan = observe.scan
+    monkeypatch.setattr(observe, "scan", counted, raising=False)
+    picture(made, f"graph {view} {target}")
+    assert len(scans) == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        ("graph stack podman:nobody", "there is no running container podman:nobody; "),
+        ("graph ids docker:nobody", f"no running container docker:nobody; there are {ID[:12]}"),
+        ("graph caps lxc:nobody", "lxc:nobody; none of its kind is running"),
+        ("graph network nobody", "there is no running container 'nobody'; there are box-1"),
+        ("graph cgroups 1 2", "graph cgroups: expected one target, got 1 2"),
+        ("graph mounts 1 2 3", "graph mounts: expected two operands at most, got 1 2 3"),
+        ("graph caps /proc/self/status", "/proc/self/status is no namespace"),
+        ("graph caps /nowhere", "/nowhere: no such file or directory"),
+        ("graph caps box-1 ping", "ping: name the program by its whole path"),
+        ("graph caps box-1 /bin/nothing", "/bin/nothing, as process"),
+        ("graph caps box-1 /bin", "/bin is not a file that could be executed"),
+        ("graph steps", "graph steps: expected IMAGE [COMMAND...]"),
+        ("graph container 4194304", "there is no process 4194304"),
+    ],
+)
+def test_what_cannot_be_shown_is_said_in_a_sentence(made, words, sentence):
+    with pytest.raises(CtrtError) as raised:
+        picture(made, words)
+    assert sentence in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+def test_containers_are_put_together_by_engine(made):
+    rows = picture(made, "graph namespaces").scene.rows
+    assert any(row.number >= 12 for row in rows)
+    owners = observe.owners(observe.scan())
+    for name, pid in made.pids.items():
+        if name.startswith("box-"):
+            assert owners[pid][:3] == ("ctrt", name, name)
+        if name.startswith("web-"):
+            assert (owners[pid].engine, owners[pid].name) == ("podman", name)
+    assert owners[made.pids["docker"]].engine == "docker"
+    assert owners[made.pids["pod"]].pod.uid == UID
+    assert made.pids["inner"] not in owners
+
+
+def test_shared_slave_and_private_mounts(made):
+    system = observe.scan()
+    table = system.tables[system.space(made.pids["sharing"], "mnt").key]
+    at = {mount.target.rpartition("/tree/")[2]: mount for mount in table.mounts}
+    assert (at["one"].propagation, at["three"].propagation) == ("shared", "slave")
+    assert at["four"].propagation == "private"
+    assert at["one"].shared == at["two"].shared == at["three"].master
+    assert {"one/later", "two/later", "three/later"} <= at.keys()
+    assert "four/later" not in at
+    shown = picture(made, "graph mounts {sharing}")
+    struck = [node for node in shown.scene.nodes if node.strike and "later" in node.label]
+    assert len(struck) == 3
+
+
+def test_the_link_between_two_containers(made):
+    if shutil.which("ip") is None:
+        pytest.skip("ip is needed")
+    scene = picture(made, "graph network box-1").scene
+    [edge] = [edge for edge in scene.edges if edge.kind == "veth"]
+    nodes = {node.id: node for node in scene.nodes}
+    assert {nodes[edge.source].label, nodes[edge.target].label} == {"eth0"}
+    assert "192.0.2.1/24" in repr(scene.rows)
+    assert "ctrt box-2" in picture(made, "graph network box-1").text()
+
+
+def test_a_container_of_ours_without_a_cgroup_is_known_by_its_journal(made):
+    pid = made.pids["box-12"]
+    top = observe.hierarchy().mount
+    [line] = [g.path for g in observe.scan().processes[pid].cgroups if g.hierarchy == 0]
+    move(pid, top)
+    try:
+        assert observe.owners(observe.scan()).get(pid) is None
+        with running("nsenter", "-t", str(pid), "-m", "busybox", *SHELL) as joined:
+            owners = observe.owners(observe.scan(), stores=(made.engine.root,))
+        assert owners[pid] == ("ctrt", "box-12", "box-12", None, False, "journal of box-12")
+        assert owners[joined].name == "box-12"
+        assert os.getpid() not in owners
+        assert picture(made, "graph stack ctrt:box-12").scene.rows
+    finally:
+        move(pid, top + line)
+
+
+def move(pid, cgroup):
+    with open(f"{cgroup}/cgroup.procs", "w") as file:
+        file.write(str(pid))
+
+
+# --- capabilities: through an execve, and into namespaces -----------------------------------------
+
+
+def test_reach_of_the_host_and_of_a_nested_namespace(made):
+    system = observe.scan()
+    inner, host = made.pids["inner"], os.getpid()
+    chain = observe.reach(system, inner)
+    assert [one.relation for one in chain][-1] == "own"
+    assert len(chain) == 3
+    assert [{answer.holds for answer in one.answers} for one in chain] == [{False}, {False}, {True}]
+    below = [one for one in observe.reach(system, host) if one.relation == "below"]
+    found = {key for one in below for key in (one.space, *one.others)}
+    assert {chain[1].space, chain[2].space} <= found
+
+
+def test_credentials_are_in_the_ids_of_the_own_namespace(made):
+    system = observe.scan()
+    box = observe.credentials(system, made.pids["box-1"])
+    assert (box.uid, box.egid, box.no_new_privs) == (0, 0, True)
+    assert system.processes[made.pids["box-1"]].status.uids[0] > 0
+    assert 0 in observe.roots(system, made.pids["box-1"])
+    assert len(observe.roots(system, made.pids["box-1"])) == 2
+
+
+def test_a_program_is_found_as_the_process_sees_it(made, tmp_path):
+    system = observe.scan()
+    program = observe.executable(system, made.pids["box-1"], "/bin/busybox")
+    assert (program.owner, program.set_uid, program.capabilities) == (0, False, None)
+    file = tmp_path / "tool"
+    shutil.copy("/bin/true", file)
+    os.chmod(file, 0o6755)
+    os.chown(file, 1234, 5)
+    os.chmod(file, 0o6755)
+    with unshared("-Ur") as pid:
+        seen = observe.executable(observe.scan(), pid, str(file))
+    # Only root has a number in there.
+    assert (seen.owner, seen.group, seen.set_uid, seen.set_gid) == (None, None, True, True)
+    own = observe.executable(system, os.getpid(), str(file))
+    assert (own.owner, own.group) == (1234, 5)
+
+
+def test_what_is_drawn_for_an_execve_is_what_the_kernel_makes(made, tmp_path):
+    tool = tmp_path / "busybox"  # it looks at its name
+    shutil.copy(shutil.which("busybox"), tool)
+    tmp_path.chmod(0o755)
+    for above in list(tmp_path.parents)[:3]:
+        if above != above.parent and str(above) != "/tmp":
+            above.chmod(0o755)
+    wanted = mask(["net_raw", "kill"])
+    data = observe.rules.format_file_capabilities(
+        observe.rules.FileCapabilities(2, wanted, 0, True, 0)
+    )
+    os.setxattr(tool, "security.capability", data)
+    start = ("setpriv", f"--reuid={USER}", "--clear-groups", "--inh-caps=+chown",
+             "--ambient-caps=+chown")  # fmt: skip
+    with running(*start, *SHELL) as pid:
+        shown = picture(made, f"graph caps {pid} {tool}")
+        before = observe.capabilities(pid)
+    marks = {row.id: row.cells for row in shown.scene.rows}
+    assert before.effective == mask(["chown"])
+    with running(*start, str(tool), *SHELL) as pid:
+        after = observe.capabilities(pid)
+    assert after.effective == wanted
+    assert marks["caps:net_raw"][6] == "+"
+    assert marks["caps:chown"][6] == "-"
+    assert f"as user id {os.stat('/proc/self').st_uid}" not in shown.text(300)
+
+
+def test_the_view_of_a_container_s_capabilities(made):
+    scene = picture(made, "graph caps box-1").scene
+    names = [node.label for node in scene.nodes if node.id.startswith("user:")]
+    assert names == ["user[host]", "user[1]"]
+    kept = next(row for row in scene.rows if row.id == "caps:kill")
+    assert kept.cells[1] == kept.cells[6] == kept.cells[-1] == "■"
+    assert kept.cells[-2] == "·"
+    assert len(picture(made, "graph caps box-1 --all").scene.rows) >= len(NAMES)
+
+
+def test_the_verb_caps_takes_every_target(made):
+    for words in ("box-1", f"docker:{ID}", str(os.getpid())):
+        assert VERBS["caps"](made.engine, [words]).scene.rows
+
+
+def test_the_plan_of_a_magic_is_a_picture_when_it_is_asked_for(made):
+    from ctrt.engine import options
+    from ctrt.engine.verbs.seeing import plan_picture
+
+    values = options.UNSHARE.parse(["-Urm", "--plan", "true"])
+    shown = plan_picture(made.engine, made.engine.prepare_unshare(values))
+    assert shown.scene.title == "The start of true in new namespaces"
+    drawings.sound(shown)
