@@ -183,6 +183,39 @@ def podman() -> Iterator[list[str]]:
     shutil.rmtree(place, ignore_errors=True)
 
 
+@pytest.fixture(scope="session")
+def debian_python() -> Path:
+    """Debian's files with Python and ipykernel as a plain tar, made once and kept."""
+    if os.geteuid() != 0 or not shutil.which("mmdebstrap"):
+        pytest.skip("needs mmdebstrap as root")
+    made = CACHE / "debian-python.tar"
+    with locked("debian-python"):
+        if not made.exists():
+            asked = ["apt-get", "indextargets", "--format", "$(SITE) $(CODENAME)"]
+            targets = subprocess.run(
+                [*asked, "Created-By: Packages"], capture_output=True, text=True, check=True
+            )
+            # bookworm, and not bookworm-security
+            lines = [line.split() for line in targets.stdout.splitlines()]
+            site, release = min(lines, key=lambda words: len(words[1]))
+            options = CACHE / "apt.conf"  # a proxy, if there is one
+            dumped = subprocess.run(
+                ["apt-config", "dump", "Acquire"], capture_output=True, check=True
+            )
+            options.write_bytes(dumped.stdout)
+            large = "share/doc share/locale share/man share/perl lib/*/perl* lib/*/libicu* bin/gdb"
+            leave_out = [f"--dpkgopt=path-exclude=/usr/{name}*" for name in large.split()]
+            subprocess.run(
+                ["mmdebstrap", "--quiet", "--variant=extract", f"--aptopt={options}", *leave_out,
+                 "--hook-dir=/usr/share/mmdebstrap/hooks/merged-usr",
+                 "--include=python3-ipykernel,dash,bash,coreutils,base-files",
+                 release, f"{made}.new.tar", site],
+                check=True, capture_output=True,
+            )  # fmt: skip
+            os.rename(f"{made}.new.tar", made)
+    return made
+
+
 def _world(name: str, homes: Path, binaries: Path) -> Iterator[World]:
     user = USERS.get(name)
     home = homes / name

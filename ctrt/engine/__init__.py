@@ -16,12 +16,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from typing import Any
 
-    from ctrt.engine.container import Container, Result
+    from ctrt.engine.container import Container, Found, Result
     from ctrt.engine.options import Values
+    from ctrt.images.layers import Unpacker
     from ctrt.images.pull import Progress
     from ctrt.images.store import Image, Store
+    from ctrt.linux.cgroups import Layout
     from ctrt.runtime.host import Host
-    from ctrt.runtime.launcher import Launcher
+    from ctrt.runtime.launcher import Launcher, Running
     from ctrt.runtime.plan import Plan
 
 __all__ = ["Engine", "Prepared", "default_engine", "default_root", "pull", "run"]
@@ -43,7 +45,7 @@ _NOUNS = "anchor beacon canal crane dock ferry gull harbor jetty lagoon pier qua
 class Prepared:
     """A start that has been thought out but not done: the plan, and what goes with it."""
 
-    __slots__ = ("_hold", "config", "directory", "name", "plan", "state", "what")
+    __slots__ = ("_hold", "cgroup", "config", "directory", "name", "plan", "state", "what")
 
     def __init__(
         self,
@@ -54,9 +56,12 @@ class Prepared:
         config: dict[str, Any] | None = None,
         directory: str | None = None,
         state: str = "",
+        cgroup: dict[str, Any] | None = None,
         hold: Any = None,
     ) -> None:
         self._hold = hold
+        self.cgroup = cgroup or {}
+        """Where its cgroup is: what `ctrt.runtime.cgroup.Group` takes."""
         self.plan = plan
         self.what = what
         self.name = name
@@ -71,6 +76,28 @@ class Prepared:
             self._hold = None
 
 
+class Stop:
+    """A place where a start waits: before the step `index` of a plan.
+
+    `pid` is the half-made container's first process as seen here, 0 before there is one.
+    """
+
+    __slots__ = ("index", "pid", "plan")
+
+    def __init__(self, plan: Plan, index: int, pid: int) -> None:
+        self.plan = plan
+        self.index = index
+        self.pid = pid
+
+    def __str__(self) -> str:
+        width = len(str(len(self.plan.steps)))
+        step = self.plan.steps[self.index]
+        lines = step.lines(f"{self.index + 1:>{width}}/{len(self.plan.steps)}")
+        if self.pid:
+            lines.append(f"so far there is process {self.pid}; look at it: ctrt graph {self.pid}")
+        return "\n".join(lines)
+
+
 class Engine:
     """Images, containers and sandboxes below one root directory.
 
@@ -83,6 +110,7 @@ class Engine:
         self.containers = f"{self.root}/containers"
         self._store: Store | None = None
         self._host: Host | None = None
+        self._layout: Layout | None = None
         self._launcher: Launcher | None = None
         self._last_filter: tuple[dict[str, Any] | None, bytes | None] = (None, None)
 
@@ -115,6 +143,20 @@ class Engine:
 
             self._host = Host.probe(idmapped_overlay=os.geteuid() == 0 and self._idmapped())
         return self._host
+
+    @property
+    def layout(self) -> Layout:
+        """Where this machine's cgroups are."""
+        if self._layout is None:
+            from ctrt.linux import cgroups
+
+            self._layout = cgroups.layout()
+        return self._layout
+
+    def warnings(self, prepared: Prepared) -> list[str]:
+        """What was asked for and is left out, in sentences; what this host lacks is none."""
+        known = self.host.reasons.values()
+        return [note for note in dict.fromkeys(prepared.plan.notes) if note not in known]
 
     def _idmapped(self) -> bool:
         """Whether overlayfs takes id-mapped layers here: tried once for each boot and root."""
@@ -175,7 +217,9 @@ class Engine:
         from ctrt.images.transports import Options
 
         options = Options(insecure=bool(plain_http))
-        return pull(self.store, reference, progress=progress, options=options)
+        return pull(
+            self.store, reference, progress=progress, options=options, unpacker=self.unpacker()
+        )
 
     def _spawn(self, arguments: list[str]) -> int:
         """Run a program of ours as root of the user namespace that containers get."""
@@ -193,14 +237,17 @@ class Engine:
         """The image's layers as directories for overlayfs, topmost first."""
         from ctrt.images import layers
 
-        host = self.host
-        if host.privileged:
-            how = layers.Unpacker("root", None)
-        elif host.maps_subordinate_ids:
-            how = layers.Unpacker("subordinate", self._spawn)
-        else:
-            how = layers.Unpacker("single", self._spawn)
-        return layers.unpack(self.store, image, how)
+        return layers.unpack(self.store, image, self.unpacker())
+
+    def unpacker(self) -> Unpacker:
+        """How layers are unpacked for containers here."""
+        from ctrt.images.layers import Unpacker
+
+        if self.host.privileged:
+            return Unpacker("root", None)
+        if self.host.maps_subordinate_ids:
+            return Unpacker("subordinate", self._spawn)
+        return Unpacker("single", self._spawn)
 
     def build(self, text: str, context: str | None = None, name: str = "", **how: Any) -> Image:
         """Build an image from the text of a Containerfile; see `building.build`."""
@@ -253,10 +300,14 @@ class Engine:
         default_arguments: list[str] | None = None,
         progress: Callable[[Progress], object] | None = None,
         trace: bool = False,
+        terminal: bool = False,
+        writable: str = "",
     ) -> Prepared:
         """Think out the start of a container: pull and unpack what is missing, and plan.
 
-        The image's layers are held until `Prepared.release`, which `start` calls.
+        The image's layers are held until `Prepared.release`, which `start` calls. With `terminal`
+        it makes a terminal of its own, whose master is sent over the descriptor "console". What
+        it writes goes to `writable`, a directory that stays, instead of one that goes with it.
         """
         hold = self.store.hold()
         hold.__enter__()
@@ -268,6 +319,8 @@ class Engine:
                 default_arguments=default_arguments,
                 progress=progress,
                 trace=trace,
+                terminal=terminal,
+                writable=writable,
                 hold=hold,
             )
         except BaseException:
@@ -283,12 +336,14 @@ class Engine:
         default_arguments: list[str] | None,
         progress: Callable[[Progress], object] | None,
         trace: bool,
+        terminal: bool,
+        writable: str,
         hold: Any,
     ) -> Prepared:
         from ctrt.engine import config as configuration
         from ctrt.engine import options as tables
         from ctrt.oci import fastjson
-        from ctrt.runtime import planner
+        from ctrt.runtime import cgroup, planner
 
         chosen = options or tables.RUN.parse([])
         image = (
@@ -316,20 +371,35 @@ class Engine:
             directory=directory,
             default_arguments=default_arguments,
         )
-        program = self._filter(config["linux"].get("seccomp"))
+        groups = cgroup.plan(
+            config,
+            self.host,
+            layout=self.layout,
+            name=configuration.cgroup_name(name, directory),
+            mark="MARK" if chosen.plan else "",
+        )
+        hosts = ""
+        if chosen.add_host:
+            from ctrt.engine.resources import host_line
+
+            hosts = "".join(map(host_line, chosen.add_host))
         plan = planner.container(
             config,
             self.host,
-            planner.Layers(tuple(lowers), directory),
+            planner.Layers(tuple(lowers), directory, hosts, writable),
             subject=image.reference,
-            seccomp=program,
+            seccomp=self._filter(config["linux"].get("seccomp")),
             trace=trace,
+            cgroup=groups,
+            terminal=terminal,
         )
         state = {
             "name": name,
             "image": image.reference,
             "command": config["process"]["args"],
             "layers": [layer.chain_id for layer in image.layers],
+            "cgroup": groups.state,
+            "kept": configuration.kept(config, self.host.machine),
         }
         arguments = config["process"]["args"]
         return Prepared(
@@ -339,6 +409,7 @@ class Engine:
             config=config,
             directory=directory,
             state=fastjson.dumps(state),
+            cgroup=groups.state,
             hold=hold,
         )
 
@@ -383,38 +454,50 @@ class Engine:
 
     def prepare_exec(
         self,
-        container: Container,
+        container: Container | Found,
         command: Sequence[str],
         options: Values | None = None,
         *,
         trace: bool = False,
+        terminal: bool = False,
+        die: bool = False,
     ) -> Prepared:
         """Think out another process in a running container, with that one's rights.
 
-        Of the options of run, `env` and `workdir` count.
+        Of the options `env`, `workdir` and `user` count. With `die` it ends with the process that
+        starts it.
         """
+        from ctrt.engine import config as configuration
         from ctrt.runtime import planner
+        from ctrt.runtime.cgroup import Group
 
         config = container.config or {}
-        process = {**config["process"], "args": list(command)}
-        if options is not None:
-            process["env"] = process["env"] + [e for e in options.env if "=" in e]
-            process["cwd"] = options.workdir or process["cwd"]
-        linux = config["linux"]
-        cgroup = linux.get("cgroupsPath")
+        group = Group(container.cgroup)
         plan = planner.enter(
-            process,
+            configuration.entering(config, list(command), options, container.pid),
             planner.Target(
                 container.pid,
-                cgroup=cgroup if cgroup and os.path.isdir(cgroup) else None,
+                cgroup=group.v2,
+                cgroups_v1=group.v1_directories(),
                 config=config,
             ),
             self.host,
             subject=container.name,
-            seccomp=self._filter(linux.get("seccomp")),
+            seccomp=self._filter(config["linux"].get("seccomp")),
             trace=trace,
+            terminal=terminal,
+            die=die,
         )
         return Prepared(plan, f"{command[0]} in {container.name}", name=container.name)
+
+    def find(self, name: str) -> Found:
+        """A running container by its name, whoever started it. Raises CtrtError."""
+        from ctrt.engine import config as configuration
+        from ctrt.engine.container import Found
+
+        state = self._state(name)
+        config = configuration.restored(state["kept"], self.host.machine)
+        return Found(name, int(state["pid"]), config, state["cgroup"])
 
     def stop(self, name: str, pid: int, seconds: float) -> None:
         """End a running container: SIGTERM, and SIGKILL after that many seconds."""
@@ -438,7 +521,10 @@ class Engine:
                 raise CtrtError(f"{name} cannot be stopped: {error.strerror}") from None
         finally:
             os.close(pidfd)
-        # Whoever looks after it cleans up now; the name is free when its directory is gone.
+        self.await_removal(name)
+
+    def await_removal(self, name: str) -> None:
+        """Whoever looks after a container that ended cleans up; wait until its name is free."""
         import time
 
         for _ in range(500):
@@ -452,13 +538,17 @@ class Engine:
             if not os.path.exists(f"/proc/{target}"):
                 raise CtrtError(f"there is no process {target}")
             return int(target)
+        return int(self._state(target)["pid"])
+
+    def _state(self, name: str) -> dict[str, Any]:
+        """What was written down about a running container."""
         states = self.states()
         for state in states:
-            if state["name"] == target:
-                return int(state["pid"])
+            if state["name"] == name:
+                return state
         names = ", ".join(state["name"] for state in states)
         raise CtrtError(
-            f"there is no running container {target!r}; "
+            f"there is no running container {name!r}; "
             + (f"there are {names}" if names else "none is running")
         )
 
@@ -501,18 +591,30 @@ class Engine:
         return prepared.plan.text().replace(self.root, "ROOT")
 
     def start(
-        self, prepared: Prepared, *, stdin: bool = False, terminal: bool = False
+        self,
+        prepared: Prepared,
+        *,
+        stdin: bool = False,
+        terminal: bool = False,
+        step: Callable[[Stop], bool] | None = None,
     ) -> Container:
         """Carry out a plan through the launcher, with output (and input) on pipes.
 
-        With `terminal` all three streams are one pseudo-terminal.
+        `step` is asked before each step whether to do it; no calls the start off.
+
+        With `terminal`, which the plan must have too, all three streams are the terminal that
+        the container makes. It is set up before the first instruction if the plan is one
+        for tracing.
         """
-        from ctrt.engine.container import Container, open_terminal
+        from ctrt.engine.container import Container, set_up_terminal
 
         if terminal:
-            out_read, in_read = open_terminal()
-            out_write, error_read, error_write = os.dup(in_read), -1, os.dup(in_read)
-            in_write = os.dup(out_read)
+            from ctrt.runtime import console
+
+            null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
+            out_read, theirs = console.pair()
+            fds: tuple[int, ...] = (null, null, null, theirs)
+            error_read = in_write = -1
         else:
             out_read, out_write = os.pipe()
             error_read, error_write = os.pipe()
@@ -520,14 +622,15 @@ class Engine:
                 in_read, in_write = os.pipe()
             else:
                 in_read, in_write = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC), -1
-        given = os.fstat(in_read)
+            fds = (in_read, out_write, error_write)
         try:
-            running = self.launcher.start(
-                prepared.plan,
-                (in_read, out_write, error_write),
-                directory=prepared.directory,
-                state=prepared.state,
-            )
+            given = os.fstat(fds[0])
+            running = self._carry_out(prepared, fds, step)
+            if terminal:
+                ours, out_read = out_read, -1
+                out_read = console.receive(ours)
+                given = set_up_terminal(out_read, running.pid)
+                in_write = os.dup(out_read)
         except BaseException:
             for descriptor in (out_read, error_read, in_write):
                 if descriptor >= 0:
@@ -535,7 +638,7 @@ class Engine:
             raise
         finally:
             prepared.release()
-            for descriptor in (in_read, out_write, error_write):
+            for descriptor in set(fds):
                 os.close(descriptor)
         return Container(
             prepared,
@@ -547,26 +650,55 @@ class Engine:
             stdin_identity=(given.st_dev, given.st_ino),
         )
 
+    def _carry_out(
+        self, prepared: Prepared, fds: tuple[int, ...], step: Callable[[Stop], bool] | None
+    ) -> Running:
+        directory, state = prepared.directory, prepared.state
+        if step is None:
+            return self.launcher.start(prepared.plan, fds, directory=directory, state=state)
+        from ctrt.runtime.launcher import Launcher
+        from ctrt.runtime.stepping import stepped
+
+        self._prepare_root()
+        # While it waits for an answer a helper serves nobody else.
+        launcher, plan = Launcher(self.containers), prepared.plan
+
+        def asked(index: int) -> bool:
+            return step(Stop(plan, index, launcher.child()))
+
+        return launcher.start(stepped(plan), fds, directory=directory, state=state, step=asked)
+
     def detach(self, prepared: Prepared) -> str:
-        """Start a container that outlives this process; its name."""
+        """Start a container that outlives this process; its name. Its output is kept."""
+        from ctrt.engine import detached
         from ctrt.runtime.launcher import Launcher
 
         self._prepare_root()
+        record, state = detached.begin(self.root, prepared.name, prepared.state)
         keeper = Launcher(self.containers)
         try:
-            with open("/dev/null", "r+b", buffering=0) as null:
-                number = null.fileno()
+            flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
+            output = os.open(record.output, flags, 0o644)  # it may become the program's own
+            null = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
+            try:
                 keeper.start(
                     prepared.plan,
-                    (number, number, number),
+                    (null, output, output),
                     directory=prepared.directory,
-                    state=prepared.state,
-                    detach=True,
+                    state=state,
+                    detach=record.status_file,
                 ).close()
+            finally:
+                os.close(output)
+                os.close(null)
+        except BaseException:
+            record.remove()
+            raise
         finally:
             # A start that failed must not hold the image's layers, or a helper, any longer.
             keeper.close(wait=False)
             prepared.release()
+        detached.prune(self.root, {state["name"] for state in self.states()}, record)
         return prepared.name
 
     def run(

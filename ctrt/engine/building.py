@@ -16,6 +16,7 @@ from hashlib import sha256
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ctrt.engine.container import ContainerError
+from ctrt.engine.entrusted import Relay
 from ctrt.errors import CtrtError
 from ctrt.images import compose, containerfile, contents, difference
 from ctrt.images import context as sources
@@ -27,8 +28,10 @@ from ctrt.oci.image import host_platform
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from contextlib import ExitStack
 
-    from ctrt.engine import Engine, Prepared
+    from ctrt.engine import Engine
+    from ctrt.engine.options import Values
     from ctrt.images.progress import Progress
 
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -49,6 +52,27 @@ class Event(NamedTuple):
     data: bytes = b""
 
 
+_MOUNTS = {
+    "bind": {"source", "from", "rw", "ro", "readonly"},
+    "cache": {"id", "source", "from", "sharing", "mode", "uid", "gid", "rw", "ro", "readonly"},
+    "tmpfs": {"size"},
+    "secret": {"id", "required", "mode", "uid", "gid", "env"},
+    "ssh": {"id", "required", "mode", "uid", "gid"},
+}
+_SHORT = {"src": "source", "dst": "target", "destination": "target", "readwrite": "rw"}
+
+
+class Mount(NamedTuple):
+    """A --mount of RUN: what is shown, where, and the rest that was said."""
+
+    kind: str
+    target: str
+    name: str
+    source: sources.Source | None
+    path: str
+    said: dict[str, str]
+
+
 class State:
     """An image on its way: what the next instruction starts from."""
 
@@ -58,6 +82,7 @@ class State:
         self.key = key
         self.arguments: dict[str, str] = {}
         self.tree: contents.Tree | None = None
+        self.has_command = False  # a CMD of this stage
 
     @property
     def process(self) -> dict[str, Any]:
@@ -94,23 +119,27 @@ def build(
     name: str = "",
     *,
     where: str = "Containerfile",
+    first_line: int = 1,
     arguments: dict[str, str] | None = None,
     target: str = "",
     cache: bool = True,
     pull: str = "missing",
     time_ns: int | None = None,
     labels: dict[str, str] | None = None,
+    secrets: dict[str, bytes] | None = None,
+    agents: dict[str, str] | None = None,
     report: Callable[[Event], object] | None = None,
     progress: Callable[[Progress], object] | None = None,
 ) -> Image:
     """Build an image, name it and return it.
 
-    `text` is the Containerfile's (`where` is what errors call it), `context` the directory that
-    COPY copies from (None: there is none). `arguments` are --build-arg's; `target` the stage to
-    build, by default the last. `cache` False does every step again. `time_ns` becomes the time
-    of all that is made (nanoseconds; by default SOURCE_DATE_EPOCH, else real times stay).
-    `report` hears of steps and gets the output of RUN, `progress` of what is pulled. A mistake
-    is a CtrtError with the line.
+    `text` is the Containerfile's (`where` is what errors call it, and `first_line` the number of
+    its first line there), `context` the directory that COPY copies from (None: there is none).
+    `arguments` are --build-arg's; `target` the stage to build, by default the last. `cache` False
+    does every step again. `time_ns` becomes the time of all that is made (nanoseconds; by default
+    SOURCE_DATE_EPOCH, else real times stay). `secrets` and `agents` (paths of sockets) are lent
+    to the RUNs that ask for them by name. `report` hears of steps and gets the output of RUN,
+    `progress` of what is pulled. A mistake is a CtrtError with the line.
     """
     if time_ns is None and os.environ.get("SOURCE_DATE_EPOCH"):
         epoch = os.environ["SOURCE_DATE_EPOCH"]
@@ -118,9 +147,10 @@ def build(
             raise CtrtError(f"SOURCE_DATE_EPOCH is {epoch!r}, which is no number of seconds")
         time_ns = int(epoch) * 1_000_000_000
     maker = Builder(
-        engine, containerfile.parse(text, where), context, where, arguments or {}, cache, pull,
-        time_ns, report, progress,
+        engine, containerfile.parse(text, where, first_line), context, where, arguments or {},
+        cache, pull, time_ns, report, progress,
     )  # fmt: skip
+    maker.secrets, maker.agents = secrets or {}, agents or {}
     with engine.store.hold():
         return maker.make(target, name, labels or {})
 
@@ -153,6 +183,8 @@ class Builder:
         self.report = report
         self.progress = progress
         self.context = sources.Directory(context) if context is not None else None
+        self.secrets: dict[str, bytes] = {}
+        self.agents: dict[str, str] = {}
         self.states: dict[int, State] = {}
         self.number = self.total = 0
         here = host_platform()
@@ -440,11 +472,13 @@ class Builder:
         return [*(state.process.get("Shell") or ["/bin/sh", "-c"]), step.text]
 
     def _cmd(self, step: Instruction, state: State, _at: int) -> None:
+        state.has_command = True
         self._set(state, step, step.text, Cmd=self._command(step, state))
 
     def _entrypoint(self, step: Instruction, state: State, _at: int) -> None:
-        # What the base runs by default is no argument of another program.
-        self._set(state, step, step.text, Entrypoint=self._command(step, state), Cmd=None)
+        # What the base runs by default is no argument of another program; this stage's CMD is.
+        command = state.process.get("Cmd") if state.has_command else None
+        self._set(state, step, step.text, Entrypoint=self._command(step, state), Cmd=command)
 
     def _healthcheck(self, step: Instruction, state: State, _at: int) -> None:
         kind, _, rest = step.text.partition(" ")
@@ -584,9 +618,9 @@ class Builder:
         if len(words) < 2:
             raise mistake(self.where, step.line, f"expected {step.name} SOURCE... DESTINATION")
         *names, destination = words
-        for flag in ("parents", "exclude", "keep-git-dir"):
-            if step.flag(flag) is not None:
-                raise mistake(self.where, step.line, f"--{flag} is not supported here")
+        if step.flag("keep-git-dir") is not None:
+            raise mistake(self.where, step.line, "--keep-git-dir is not supported here")
+        parents = step.flag("parents") not in (None, "false")
         changes: dict[str, Any] = {}
         if (owner := step.flag("chown")) is not None:
             changes["uid"], changes["gid"] = self._owner(owner, state, step)
@@ -598,7 +632,8 @@ class Builder:
         if self.time_ns is not None:
             changes["mtime_ns"] = self.time_ns
         origin = step.flag("from")
-        jobs: list[tuple[sources.Source, str]] = []
+        # The third is how many directories of the path stay away, with --parents.
+        jobs: list[tuple[sources.Source, str, int]] = []
         archives: list[str] = []
         heredocs = {doc.name: doc for doc in step.heredocs}
         for name in names:
@@ -612,9 +647,9 @@ class Builder:
                         )
                     except ValueError as error:
                         raise mistake(self.where, step.line, str(error)) from None
-                jobs.append((sources.Memory({doc.name: text.encode()}), doc.name))
+                jobs.append((sources.Memory({doc.name: text.encode()}), doc.name, 0))
             elif step.name == "ADD" and "://" in name:
-                jobs.append(self._download(name, step))
+                jobs.append((*self._download(name, step), 0))
             else:
                 source = self._source(step, origin, at)
                 try:
@@ -631,30 +666,41 @@ class Builder:
                         and sources.is_archive(os.path.join(source.path, path))
                     ):
                         archives.append(os.path.join(source.path, path))
-                    jobs.append((source, path))
-        self._copy_jobs(step, state, jobs, archives, destination, changes)
+                    above = sources.tidy(name.partition("/./")[0]) if "/./" in name else ""
+                    jobs.append((source, path, above.count("/") + bool(above)))
+        self._copy_jobs(step, state, jobs, archives, destination, changes, parents)
 
     def _copy_jobs(
         self,
         step: Instruction,
         state: State,
-        jobs: list[tuple[sources.Source, str]],
+        jobs: list[tuple[sources.Source, str, int]],
         archives: list[str],
         destination: str,
         changes: dict[str, Any],
+        parents: bool,
     ) -> None:
+        try:
+            left_out = containerfile.Ignore(
+                "\n".join(value for key, value in step.flags if key == "exclude"), "--exclude"
+            )
+        except CtrtError as error:
+            raise mistake(self.where, step.line, str(error)) from None
         tree = self._tree(state)
         place = destination
         if not place.startswith("/"):
             place = f"{state.process.get('WorkingDir') or '/'}/{place}"
         into = destination.endswith(("/", "/.")) or destination == "."
-        into = into or len(jobs) > 1 or bool(archives) or tree.is_directory(place)
+        into = into or len(jobs) > 1 or parents or bool(archives) or tree.is_directory(place)
         place = tree.resolve(place)
         parts: list[tuple[sources.Source, dict[str, str]]] = []
         directories: set[str] = {place} if into else {place.rpartition("/")[0]}
         digests: list[str] = []
         unpacked: list[tuple[str, str]] = []
-        for source, path in jobs:
+        for source, path, without in jobs:
+            last = path.rpartition("/")[2]
+            if left_out.leaves_out(path) or left_out.leaves_out(last):
+                continue
             if (
                 isinstance(source, sources.Directory)
                 and os.path.join(source.path, path) in archives
@@ -663,16 +709,23 @@ class Builder:
                 digests.append(f"{place} unpacked {source.print_of(path)}")
                 continue
             names: dict[str, str] = {}
+            above = place
+            if parents:
+                parts_of = path.split("/")
+                for deep in range(without + 1, len(parts_of)):
+                    above = _joined(place, "/".join(parts_of[without:deep]))
+                    names["/".join(parts_of[:deep])] = above
             if source.kind(path) == "5":
-                directories.add(place)
+                if parents and path:
+                    names[path] = above = _joined(above, last)
+                directories.add(above)
                 for found in list(source.walk(path))[1:]:
-                    if not source.kind(found):
-                        continue
                     rest = found[len(path) :].lstrip("/")
-                    names[found] = f"{place}/{rest}" if place else rest
+                    if not left_out.leaves_out(found) and not left_out.leaves_out(rest):
+                        names[found] = _joined(above, rest)
+                names = {found: name for found, name in names.items() if source.kind(found)}
             else:
-                last = path.rpartition("/")[2]
-                names[path] = (f"{place}/{last}" if place else last) if into else place
+                names[path] = _joined(above, last) if into else place
             digests += [f"{target} {source.print_of(found)}" for found, target in names.items()]
             parts.append((source, names))
         own = {key: changes[key] for key in ("uid", "gid") if key in changes}
@@ -727,36 +780,72 @@ class Builder:
             words = [*(state.process.get("Shell") or ["/bin/sh", "-c"]), text]
         known = state.environment()
         extra = {key: value for key, value in state.arguments.items() if key not in known}
-        mounts = [_options(value) for key, value in step.flags if key == "mount"]
         for key, value in step.flags:
             if key != "mount":
                 raise mistake(self.where, step.line, f"--{key}={value} is not supported here")
         pieces = [f"{key}={value}" for key, value in sorted(extra.items())]
-        binds: list[tuple[dict[str, str], sources.Source, str]] = []
+        mounts = [
+            self._mount(step, self._expand(value, state.values(), step.line), at)
+            for key, value in step.flags
+            if key == "mount"
+        ]
         for mount in mounts:
-            target = mount.get("target") or mount.get("dst") or mount.get("destination") or ""
-            if not target:
-                raise mistake(self.where, step.line, "--mount: target= is missing")
-            mount["target"] = f"/{sources.tidy(target)}"
-            kind = mount.setdefault("type", "bind")
-            if kind == "bind":
-                source = self._source(step, mount.get("from"), at)
-                path = sources.tidy(mount.get("source") or mount.get("src") or "")
-                if not source.kind(path):
-                    raise mistake(self.where, step.line, f"--mount: {source.what} has no /{path}")
-                binds.append((mount, source, path))
+            source, path = mount.source, mount.path
+            if source is not None and mount.kind == "bind":
                 pieces += [f"{p} {source.print_of(p)}" for p in source.walk(path) if source.kind(p)]
-            elif kind not in ("cache", "tmpfs"):
-                raise mistake(
-                    self.where, step.line,
-                    f"--mount: type={kind} is not supported; there are bind, cache and tmpfs",
-                )  # fmt: skip
         command = list(words)
         bodies = "".join(doc.text for doc in step.heredocs)
         shown = step.source()
         self._layer(
             state, shown, (*command, bodies, *pieces),
-            lambda: self._execute(step, state, command, extra, mounts, binds),
+            lambda: self._execute(step, state, command, extra, mounts),
+        )  # fmt: skip
+
+    def _mount(self, step: Instruction, text: str, at: int) -> Mount:
+        """Read a --mount of RUN."""
+        said = _options(text)
+        kind = said.pop("type", "bind")
+        if kind not in _MOUNTS:
+            raise mistake(
+                self.where, step.line,
+                f"--mount: there is no type {kind}; there are {', '.join(_MOUNTS)}",
+            )  # fmt: skip
+        for short, long in _SHORT.items():
+            if short in said:
+                said[long] = said.pop(short)
+        unknown = sorted(set(said) - _MOUNTS[kind] - {"target"})
+        if unknown:
+            raise mistake(self.where, step.line, f"--mount: type={kind} has no option {unknown[0]}")
+        for key in ("uid", "gid", "mode"):
+            number = said.get(key, "0")
+            if not number.isdecimal() or (key == "mode" and number.strip("01234567")):
+                raise mistake(self.where, step.line, f"--mount: {key}={number} is no number")
+        name = said.get("id") or ("default" if kind == "ssh" else "")
+        target = said.get("target", "")
+        if kind == "secret":
+            name = name or target.rpartition("/")[2]
+            if not name:
+                raise mistake(self.where, step.line, "--mount: type=secret needs an id=")
+            if not target and "env" not in said:
+                target = f"/run/secrets/{name}"
+        elif kind == "ssh":
+            target = target or f"/run/ssh-agent/{name}"
+        elif not target:
+            raise mistake(self.where, step.line, "--mount: target= is missing")
+        required = said.get("required", "false") not in ("false", "", "0")
+        if required and name not in (self.secrets if kind == "secret" else self.agents):
+            raise mistake(
+                self.where, step.line,
+                f"--mount: no {kind} {name} was given; see: ctrt build --help",
+            )  # fmt: skip
+        source: sources.Source | None = None
+        path = sources.tidy(said.get("source", ""))
+        if kind == "bind" or (kind == "cache" and "from" in said):
+            source = self._source(step, said.get("from"), at)
+            if not source.kind(path):
+                raise mistake(self.where, step.line, f"--mount: {source.what} has no /{path}")
+        return Mount(
+            kind, f"/{sources.tidy(target)}" if target else "", name, source, path, said
         )  # fmt: skip
 
     def _execute(
@@ -765,9 +854,10 @@ class Builder:
         state: State,
         command: list[str],
         extra: dict[str, str],
-        mounts: list[dict[str, str]],
-        binds: list[tuple[dict[str, str], sources.Source, str]],
+        mounts: list[Mount],
     ) -> compose.Blob:
+        from contextlib import ExitStack
+
         from ctrt.engine import options as tables
 
         engine = self.engine
@@ -780,44 +870,78 @@ class Builder:
         words = ["--hostname=build", "--security-opt=no-new-privileges=false"]
         chosen = tables.RUN.parse([*words, *(f"--env={k}={v}" for k, v in extra.items())])
         spawn = None if engine.host.privileged else engine._spawn  # noqa: SLF001
-        with self.store.temporary(spawn) as work:
-            for number, (mount, source, path) in enumerate(binds):
-                place = self._materialised(work.path, number, source, path, spawn)
-                access = "rw" if "rw" in mount or mount.get("readonly") == "false" else "ro"
-                chosen.volume.append(f"{place}:{mount['target']}:{access}")
-            for mount in mounts:
-                if mount["type"] == "tmpfs":
-                    size = f":size={mount['size']}" if mount.get("size") else ""
-                    chosen.tmpfs.append(f"{mount['target']}{size}")
-                elif mount["type"] == "cache":
-                    place = self._cache_directory(mount)
-                    chosen.volume.append(f"{place}:{mount['target']}:rw")
-            prepared = engine.prepare(image, command, chosen)
+        with ExitStack() as until, self.store.temporary(spawn) as work:
+            os.chmod(work.path, 0o711)
+            for number, mount in enumerate(mounts):
+                place = f"{work.path}/{number}"
+                self._lend(mount, place, chosen, until)
             writable = os.path.join(work.path, "c")
             os.mkdir(writable, 0o711)
-            os.chmod(work.path, 0o711)
-            keep_upper(prepared, writable)
+            prepared = engine.prepare(image, command, chosen, writable=writable)
             container = engine.start(prepared)
-            status = container.stream(
-                lambda name, data: (
-                    self.report(Event(name, self.number, self.total, data=data))
-                    if self.report
-                    else None
+            try:
+                status = container.stream(
+                    lambda name, data: (
+                        self.report(Event(name, self.number, self.total, data=data))
+                        if self.report
+                        else None
+                    )
                 )
-            )
+            except BaseException:
+                # What it writes to is taken away now, so it must be gone.
+                container.signal(9)
+                container.collect()
+                raise
             if status:
                 raise ContainerError(f"{self.where}, line {step.line}: {step.source()}", status)
             upper = upper_of(engine, prepared.config or {}, f"{writable}/upper", image)
             return difference.layer(self.store, upper, time_ns=self.time_ns)
 
+    def _lend(self, mount: Mount, place: str, chosen: Values, until: ExitStack) -> None:
+        """Make what a --mount shows below `place`, and add it to the options of the container."""
+        said = mount.said
+        access = "rw" if mount.kind == "cache" else "ro"
+        if "rw" in said or said.get("readonly") == "false":
+            access = "rw"
+        if "ro" in said:
+            access = "ro"
+        owner = (int(said.get("uid", 0)), int(said.get("gid", 0)))
+        if mount.kind == "tmpfs":
+            size = f":size={said['size']}" if said.get("size") else ""
+            chosen.tmpfs.append(f"{mount.target}{size}")
+        elif mount.kind == "bind" and mount.source is not None:
+            found = self._materialised(place, mount.source, mount.path)
+            chosen.volume.append(f"{found}:{mount.target}:{access}")
+        elif mount.kind == "cache":
+            found = self._cache_directory(mount, owner, until)
+            chosen.volume.append(f"{found}:{mount.target}:{access}")
+        elif mount.kind == "secret" and mount.name in self.secrets:
+            data = self.secrets[mount.name]
+            if "env" in said:
+                value = data.decode(errors="surrogateescape")
+                chosen.env.append(f"{said['env'] or mount.name}={value}")
+            if mount.target:
+                file = sources.Memory({"it": data}, int(said.get("mode", "400"), 8))
+                found = self._materialised(place, file, "it", owner)
+                chosen.volume.append(f"{found}:{mount.target}:ro")
+        elif mount.kind == "ssh" and mount.name in self.agents:
+            os.mkdir(place, 0o711)
+            # A socket's path has at most 107 bytes, and the store's may have more.
+            lent = os.open(place, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+            until.callback(os.close, lent)
+            relay = Relay(f"/proc/self/fd/{lent}/agent", self.agents[mount.name])
+            until.enter_context(relay)
+            chosen.volume.append(f"{place}/agent:{mount.target}")
+            chosen.env.append(f"SSH_AUTH_SOCK={mount.target}")
+
     def _materialised(
-        self, work: str, number: int, source: sources.Source, path: str, spawn: Any
+        self, place: str, source: sources.Source, path: str, owner: tuple[int, int] = (0, 0)
     ) -> str:
         """A copy of a part of the context or a stage that the container can read."""
         from ctrt.images import layers
         from ctrt.oci import fastjson
 
-        place = os.path.join(work, f"bind{number}")
+        spawn = None if self.engine.host.privileged else self.engine._spawn  # noqa: SLF001
         os.mkdir(place)
         os.mkdir(f"{place}/tree", 0o755)
         last = "it"
@@ -831,7 +955,6 @@ class Builder:
             for piece in (*source.write(names, {}), compose.END):
                 hashed.update(piece)
                 file.write(piece)
-        uid, gid = (extents[0][1] for extents in self.engine.host.id_maps())
         order = {"name": "bind", "blob": f"{place}/tar", "size": os.stat(f"{place}/tar").st_size,
                  "diff_id": f"sha256:{hashed.hexdigest()}", "into": f"{place}/tree",
                  "lowers": []}  # fmt: skip
@@ -841,40 +964,84 @@ class Builder:
             )
         if (spawn or layers.run_here)(layers.program("unpack", f"{place}/orders")):
             raise CtrtError("what --mount needs cannot be copied")
-        if spawn is None and self.engine.host.idmapped_overlay:
-            for above, directories, files in os.walk(f"{place}/tree"):
-                for name in (*directories, *files):
-                    os.lchown(os.path.join(above, name), uid, gid)
-            os.lchown(f"{place}/tree", uid, gid)
+        os.unlink(f"{place}/tar")
+        self._own(f"{place}/tree", owner)
         os.chmod(place, 0o711)
         return f"{place}/tree/{last}"
 
-    def _cache_directory(self, mount: dict[str, str]) -> str:
-        name = sha256((mount.get("id") or mount["target"]).encode()).hexdigest()[:32]
-        place = os.path.join(self.engine.root, "cache", "mounts", name)
+    def _own(self, place: str, owner: tuple[int, int]) -> None:
+        """Give a tree to ids of the container."""
+        host = self.engine.host
+        if host.privileged:
+            if host.idmapped_overlay:
+                owner = (host.id_maps()[0][0][1] + owner[0], host.id_maps()[1][0][1] + owner[1])
+            for above, directories, files in os.walk(place):
+                for name in (*directories, *files):
+                    os.lchown(os.path.join(above, name), *owner)
+            os.lchown(place, *owner)
+        elif owner != (0, 0) and self.engine._spawn(  # noqa: SLF001
+            ["/bin/chown", "-hR", "{}:{}".format(*owner), place]
+        ):
+            raise CtrtError(
+                "--mount: the ids {}:{} are not among those that you may use".format(*owner)
+            )
+
+    def _cache_directory(self, mount: Mount, owner: tuple[int, int], until: ExitStack) -> str:
+        """The directory of a cache, locked until the end of the RUN as `sharing` says."""
+        import fcntl
+
+        name = sha256((mount.name or mount.target).encode()).hexdigest()[:32]
+        above = caches(self.engine)
+        os.makedirs(above, mode=0o711, exist_ok=True)
+        lock = os.open(f"{above}/{name}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        until.callback(os.close, lock)
+        alone = mount.said.get("sharing") == "locked"
+        fcntl.flock(lock, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
+        place = f"{above}/{name}"
         if not os.path.isdir(place):
-            os.makedirs(place, mode=0o755)
-            if self.engine.host.privileged and self.engine.host.idmapped_overlay:
-                os.chown(place, *(extents[0][1] for extents in self.engine.host.id_maps()))
+            with self.store.temporary() as work:
+                fresh = f"{work.path}/fresh"
+                if mount.source is not None:
+                    fresh = self._materialised(fresh, mount.source, mount.path)
+                else:
+                    os.mkdir(fresh)
+                    os.chmod(fresh, int(mount.said.get("mode", "755"), 8))
+                try:
+                    os.rename(fresh, place)
+                except OSError:
+                    if not os.path.isdir(place):  # else another build made it
+                        raise
+                self._own(place, owner)
         return place
 
 
-def keep_upper(prepared: Prepared, writable: str) -> None:
-    """Let a container write to `writable`/upper, which stays when the container is gone.
+def caches(engine: Engine) -> str:
+    """Where the caches of `RUN --mount=type=cache` are."""
+    return os.path.join(engine.root, "cache", "mounts")
 
-    A plan is data: the calls that make and mount the container's own directories get another one.
-    """
-    base = prepared.directory
 
-    def moved(call: tuple[Any, ...]) -> tuple[Any, ...]:
-        if call[0] == "overlay":
-            return (*call[:2], writable, *call[3:])
-        if call[0] in ("mkdir", "chown") and call[1] in (f"{base}/upper", f"{base}/work"):
-            return (call[0], writable + call[1][len(base or "") :], *call[2:])
-        return call
+def prune_caches(engine: Engine) -> None:
+    """Remove the caches of `RUN --mount=type=cache` that no build uses just now."""
+    import fcntl
 
-    for step in prepared.plan.steps:
-        step.calls = tuple(moved(call) for call in step.calls)
+    from ctrt.images import layers
+
+    spawn = None if engine.host.privileged else engine._spawn  # noqa: SLF001
+    above = caches(engine)
+    try:
+        names = {name.removesuffix(".lock") for name in os.listdir(above)}
+    except FileNotFoundError:
+        return
+    for name in names:
+        lock = os.open(f"{above}/{name}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # The file of the lock stays: another build may be waiting for it.
+            (spawn or layers.run_here)(layers.program("remove", f"{above}/{name}"))
+        except BlockingIOError:
+            pass
+        finally:
+            os.close(lock)
 
 
 def upper_of(engine: Engine, config: dict[str, Any], path: str, image: Image) -> difference.Upper:

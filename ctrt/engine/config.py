@@ -55,6 +55,11 @@ MASKED_PATHS = (
 )
 READ_ONLY_PATHS = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger")
 _SMALL_FILE = 1 << 20
+_OF_RESOURCES = (
+    "memory memory_swap memory_reservation cpus cpu_shares cpuset_cpus pids_limit blkio_weight "
+    "device_read_bps device_write_bps ulimit oom_score_adj sysctl device"
+).split()
+"""The options that `resources` knows, which most containers do without."""
 _ENOENT = 2
 
 
@@ -77,10 +82,12 @@ def container(
     `command` is empty. Raises CtrtError for options that cannot be met.
     """
     defaults = image.get("config") or {}
-    user = _user(options.user or defaults.get("User") or "", lowers)
+    user = user_of(options.user or defaults.get("User") or "", ImageFiles(lowers))
+    if options.group_add:
+        user["additionalGids"] = _groups(user, options.group_add, ImageFiles(lowers))
     sets, bounding = _capabilities(options, root=user["uid"] == 0)
     no_new_privileges, seccomp = _security(options)
-    mounts = _mounts(directory)
+    mounts = _mounts(directory, options.shm_size)
     for index, text in enumerate(options.volume):
         mounts.append(_volume(text, f"--volume {index + 1}"))
     for text in options.tmpfs:
@@ -118,14 +125,77 @@ def container(
     if _has_userns(host):
         linux["uidMappings"] = _mappings(uid_map)
         linux["gidMappings"] = _mappings(gid_map)
-    if host.cgroup:
-        # Two stores may each have a container of that name.
-        linux["cgroupsPath"] = f"{host.cgroup}/{name}-{sha256(os.fsencode(directory))[7:15]}"
+    parent = options.cgroup_parent or host.cgroup
+    if parent:
+        linux["cgroupsPath"] = f"{parent}/{cgroup_name(name, directory)}"
+    if any(getattr(options, key) not in (None, []) for key in _OF_RESOURCES):
+        from ctrt.engine import resources
+
+        resources.apply(config, options, host)
     if seccomp == "default":
         linux["seccomp"] = _default_profile(tuple(bounding), host.machine)
     elif seccomp:
         linux["seccomp"] = _resolved(seccomp, bounding, host.machine)
     return config
+
+
+def kept(config: dict[str, Any], machine: str) -> dict[str, Any]:
+    """What one must know of a container's configuration to run another program in it."""
+    linux = config["linux"]
+    seccomp = linux.get("seccomp")
+    if seccomp and seccomp is _default_profile(_bounding(config), machine):
+        seccomp = "default"
+    return {
+        "process": config["process"],
+        "linux": {"namespaces": linux["namespaces"], "seccomp": seccomp},
+    }
+
+
+def restored(part: dict[str, Any], machine: str) -> dict[str, Any]:
+    """The configuration, as far as it was kept."""
+    linux = part["linux"]
+    if linux["seccomp"] != "default":
+        return part
+    return {**part, "linux": {**linux, "seccomp": _default_profile(_bounding(part), machine)}}
+
+
+def _bounding(config: dict[str, Any]) -> tuple[str, ...]:
+    return tuple(config["process"]["capabilities"]["bounding"])
+
+
+def entering(
+    config: dict[str, Any], command: list[str], options: Values | None, pid: int
+) -> dict[str, Any]:
+    """The process of another command in a running container, as podman-exec(1) has it.
+
+    Of the options `env`, `workdir` and `user` count. Raises CtrtError for a user whom the container
+    does not know.
+    """
+    process = {**config["process"], "args": command}
+    process.pop("terminal", None)
+    if options is None:
+        return process
+    if options.user:
+        user = user_of(options.user, RunningFiles(pid))
+        home = user.pop("home")
+        process["user"] = user
+        process["env"] = [*(e for e in process["env"] if not e.startswith("HOME=")), f"HOME={home}"]
+        bounding = process["capabilities"]["bounding"]
+        held = bounding if user["uid"] == 0 else []
+        process["capabilities"] = {"bounding": bounding, "effective": held, "permitted": held}
+    if options.env:
+        variables = dict(entry.split("=", 1) for entry in process["env"])
+        _add_variables(variables, options.env)
+        process["env"] = [f"{key}={value}" for key, value in variables.items()]
+    process["cwd"] = options.workdir or process["cwd"]
+    if not process["cwd"].startswith("/"):
+        raise CtrtError(f"the working directory {process['cwd']!r} is not an absolute path")
+    return process
+
+
+def cgroup_name(name: str, directory: str) -> str:
+    """The name of a container's cgroup: two stores may each have a container of one name."""
+    return f"{name}-{sha256(os.fsencode(directory))[7:15]}"
 
 
 _profiles: dict[tuple[tuple[str, ...], str], dict[str, Any]] = {}
@@ -189,7 +259,13 @@ def _environment(defaults: dict[str, Any], options: Values, home: str, hostname:
     for entry in defaults.get("Env") or []:
         key, _, value = entry.partition("=")
         variables[key] = value
-    for entry in options.env:
+    _add_variables(variables, options.env)
+    return [f"{key}={value}" for key, value in variables.items()]
+
+
+def _add_variables(variables: dict[str, str], entries: list[str]) -> None:
+    """The values of --env; a name alone takes the caller's value, if it has one."""
+    for entry in entries:
         key, equals, value = entry.partition("=")
         if not key:
             raise CtrtError(f"--env {entry!r} has no name before the =")
@@ -197,32 +273,33 @@ def _environment(defaults: dict[str, Any], options: Values, home: str, hostname:
             variables[key] = value
         elif key in os.environ:
             variables[key] = os.environ[key]
-    return [f"{key}={value}" for key, value in variables.items()]
+
+
+def capability_names(words: list[str], option: str) -> list[str]:
+    """Capabilities as an option names them: `ALL`, with and without CAP_, divided by commas."""
+    everything = list(capabilities.NAMES[: capabilities.last() + 1])
+    result = []
+    for word in (part for text in words for part in text.split(",")):
+        if word.upper() == "ALL":
+            result += everything
+            continue
+        try:
+            result += capabilities.names(capabilities.mask([word]))
+        except ValueError as error:
+            import difflib
+
+            near = difflib.get_close_matches(
+                "CAP_" + word.upper().removeprefix("CAP_"), capabilities.NAMES, 1
+            )
+            hint = f"; did you mean {near[0]}?" if near else ""
+            raise CtrtError(f"{option}: {error}{hint}") from None
+    return result
 
 
 def _capabilities(options: Values, *, root: bool) -> tuple[dict[str, list[str]], list[str]]:
     everything = list(capabilities.NAMES[: capabilities.last() + 1])
-
-    def named(words: list[str], option: str) -> list[str]:
-        result = []
-        for word in (part for text in words for part in text.split(",")):
-            if word.upper() == "ALL":
-                result += everything
-                continue
-            try:
-                result += capabilities.names(capabilities.mask([word]))
-            except ValueError as error:
-                import difflib
-
-                near = difflib.get_close_matches(
-                    "CAP_" + word.upper().removeprefix("CAP_"), capabilities.NAMES, 1
-                )
-                hint = f"; did you mean {near[0]}?" if near else ""
-                raise CtrtError(f"{option}: {error}{hint}") from None
-        return result
-
-    added = named(options.cap_add, "--cap-add")
-    dropped = named(options.cap_drop, "--cap-drop")
+    added = capability_names(options.cap_add, "--cap-add")
+    dropped = capability_names(options.cap_drop, "--cap-drop")
     start: list[str] = [] if len(dropped) >= len(everything) else list(DEFAULT_CAPABILITIES)
     if len(added) >= len(everything):
         kept = [cap for cap in everything if cap not in dropped]
@@ -272,8 +349,13 @@ def _profile(path: str) -> Any:
     return profile
 
 
-def _mounts(directory: str) -> list[dict[str, Any]]:
+def _mounts(directory: str, shm_size: str | None) -> list[dict[str, Any]]:
     plain = ["nosuid", "noexec", "nodev"]
+    shm = "65536k"
+    if shm_size is not None:
+        from ctrt.engine.resources import size
+
+        shm = str(size(shm_size, "--shm-size"))
 
     def entry(destination: str, kind: str, options: list[str]) -> dict[str, Any]:
         return {"destination": destination, "type": kind, "source": kind, "options": options}
@@ -286,7 +368,7 @@ def _mounts(directory: str) -> list[dict[str, Any]]:
             "devpts",
             ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620"],
         ),
-        entry("/dev/shm", "tmpfs", [*plain, "mode=1777", "size=65536k"]),
+        entry("/dev/shm", "tmpfs", [*plain, "mode=1777", f"size={shm}"]),
         entry("/dev/mqueue", "mqueue", plain),
         entry("/sys", "sysfs", [*plain, "ro"]),
         entry("/sys/fs/cgroup", "cgroup2", [*plain, "ro"]),
@@ -335,17 +417,77 @@ def _tmpfs(text: str) -> dict[str, Any]:
     }
 
 
-def _user(text: str, lowers: list[str]) -> dict[str, Any]:
+class ImageFiles:
+    """Small files of an image that no container runs yet, by their layers, topmost first."""
+
+    def __init__(self, lowers: list[str]) -> None:
+        self._lowers = lowers
+
+    def read(self, path: str) -> str:
+        """A small file, from the topmost layer that has it; "" if none does.
+
+        No link is followed: what the image says must not lead to a file of the host.
+        """
+        for lower in self._lowers:
+            directory = os.open(lower, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                return _small_file(directory, path, links=False)
+            except OSError as error:
+                if error.errno != _ENOENT:
+                    return ""  # a whiteout or a link: this layer hides the file of those below
+            finally:
+                os.close(directory)
+        return ""
+
+
+class RunningFiles:
+    """Small files of a running container, as it sees them itself."""
+
+    def __init__(self, pid: int) -> None:
+        self._pid = pid
+
+    def read(self, path: str) -> str:
+        """A small file; "" if there is none. Links lead below the container's root only."""
+        try:
+            directory = os.open(f"/proc/{self._pid}/root", os.O_PATH | os.O_DIRECTORY)
+        except OSError:
+            return ""
+        try:
+            return _small_file(directory, path, links=True)
+        except OSError:
+            return ""
+        finally:
+            os.close(directory)
+
+
+def _small_file(directory: int, path: str, *, links: bool) -> str:
+    from ctrt.linux import calls
+
+    descriptor = calls.openat2(
+        directory,
+        path,
+        os.O_RDONLY | os.O_NONBLOCK,
+        calls.RESOLVE_IN_ROOT | calls.RESOLVE_NO_MAGICLINKS
+        if links
+        else calls.RESOLVE_BENEATH | calls.RESOLVE_NO_SYMLINKS,
+    )
+    with os.fdopen(descriptor, "rb") as file:
+        if os.fstat(descriptor).st_mode & 0o170000 != 0o100000:
+            return ""
+        return file.read(_SMALL_FILE).decode(errors="replace")
+
+
+def user_of(text: str, files: ImageFiles | RunningFiles) -> dict[str, Any]:
     """A user as process.user of the specification, with its home directory as "home".
 
-    Names are looked up in the image's /etc/passwd and /etc/group, as podman does it.
+    Names are looked up in the /etc/passwd and /etc/group of the files, as podman does it.
     """
     name, _, group = text.partition(":")
     name = name or "0"
     if name in ("0", "root") and not group:
         return {"uid": 0, "gid": 0, "home": "/root"}
-    passwd = _table(_image_file(lowers, "etc/passwd"), 7)
-    groups = _table(_image_file(lowers, "etc/group"), 4)
+    passwd = _table(files.read("etc/passwd"), 7)
+    groups = _table(files.read("etc/group"), 4)
     row = next((r for r in passwd if name in (r[0], r[2])), None)
     if row is not None:
         uid, gid, home = int(row[2]), int(row[3]), row[5] or "/"
@@ -355,16 +497,26 @@ def _user(text: str, lowers: list[str]) -> dict[str, Any]:
         raise CtrtError(f"the image has no user {name!r} in its /etc/passwd")
     additional = []
     if group:
-        entry = next((g for g in groups if group in (g[0], g[2])), None)
-        if entry is not None:
-            gid = int(entry[2])
-        elif group.isdecimal():
-            gid = int(group)
-        else:
-            raise CtrtError(f"the image has no group {group!r} in its /etc/group")
+        gid = _group(group, groups)
     elif row is not None:
         additional = [int(g[2]) for g in groups if row[0] in g[3].split(",") and int(g[2]) != gid]
     return {"uid": uid, "gid": gid, "additionalGids": additional, "home": home}
+
+
+def _group(name: str, groups: list[list[str]]) -> int:
+    entry = next((g for g in groups if name in (g[0], g[2])), None)
+    if entry is not None:
+        return int(entry[2])
+    if not name.isdecimal():
+        raise CtrtError(f"the image has no group {name!r} in its /etc/group")
+    return int(name)
+
+
+def _groups(user: dict[str, Any], names: list[str], files: ImageFiles) -> list[int]:
+    """The supplementary groups of a user, with those that are added."""
+    groups = _table(files.read("etc/group"), 4)
+    found = [*(user.get("additionalGids") or ()), *(_group(name, groups) for name in names)]
+    return list(dict.fromkeys(found))
 
 
 def _table(text: str, width: int) -> list[list[str]]:
@@ -375,35 +527,6 @@ def _table(text: str, width: int) -> list[list[str]]:
         for row in rows
         if len(row) >= width and row[2].isdecimal() and (width < 7 or row[3].isdecimal())
     ]
-
-
-def _image_file(lowers: list[str], path: str) -> str:
-    """A small file of the image, from the topmost layer that has it; "" if none does.
-
-    No link is followed: what the image says must not lead to a file of the host.
-    """
-    from ctrt.linux import calls
-
-    for lower in lowers:
-        directory = os.open(lower, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            descriptor = calls.openat2(
-                directory,
-                path,
-                os.O_RDONLY | os.O_NONBLOCK,
-                calls.RESOLVE_BENEATH | calls.RESOLVE_NO_SYMLINKS,
-            )
-        except OSError as error:
-            if error.errno == _ENOENT:
-                continue
-            return ""  # a whiteout or a link: this layer hides the file of those below
-        finally:
-            os.close(directory)
-        with os.fdopen(descriptor, "rb") as file:
-            if os.fstat(descriptor).st_mode & 0o170000 != 0o100000:
-                return ""
-            return file.read(_SMALL_FILE).decode(errors="replace")
-    return ""
 
 
 def _check_mapped(

@@ -10,6 +10,7 @@ from ctrt.errors import CtrtError
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import Any
 
     from ctrt.engine import Prepared
     from ctrt.observe import Snapshot
@@ -61,6 +62,18 @@ class Result:
         return self
 
 
+class Found:
+    """A running container that any process may have started, as it was written down."""
+
+    __slots__ = ("cgroup", "config", "name", "pid")
+
+    def __init__(self, name: str, pid: int, config: dict[str, Any], cgroup: dict[str, Any]) -> None:
+        self.name = name
+        self.pid = pid
+        self.config = config
+        self.cgroup = cgroup
+
+
 class Container:
     """A running command, with its streams on pipes or on a terminal.
 
@@ -82,6 +95,7 @@ class Container:
         self.what = prepared.what
         self.plan = prepared.plan
         self.config = prepared.config
+        self.cgroup = prepared.cgroup
         self.stdin_identity = stdin_identity
         self._running = running
         self._stdout = stdout
@@ -106,6 +120,11 @@ class Container:
     def release(self) -> None:
         """Let a command run that was started to wait at its first instruction."""
         self._running.release()
+
+    @property
+    def has_terminal(self) -> bool:
+        """Whether its streams are a terminal."""
+        return self._input.terminal
 
     def hides_input(self) -> bool:
         """Whether the command has switched its terminal's echo off, as for a password."""
@@ -276,19 +295,21 @@ class _Input:
             self.descriptor = -1
 
 
-def open_terminal() -> tuple[int, int]:
-    """A new pseudo-terminal: our side of it, and the one for a command.
+def set_up_terminal(master: int, pid: int) -> os.stat_result:
+    """Make a container's terminal fit for a notebook; what its process has as standard input.
 
     It leaves line ends as the command writes them, since a notebook is no terminal.
     """
     import termios
 
-    ours, theirs = os.openpty()
-    settings = termios.tcgetattr(theirs)
+    settings = termios.tcgetattr(master)
     settings[1] &= ~termios.ONLCR
-    termios.tcsetattr(theirs, termios.TCSANOW, settings)
-    termios.tcsetwinsize(theirs, _TERMINAL_SIZE)
-    return ours, theirs
+    termios.tcsetattr(master, termios.TCSANOW, settings)
+    termios.tcsetwinsize(master, _TERMINAL_SIZE)
+    try:
+        return os.stat(f"/proc/{pid}/fd/0")
+    except OSError:
+        return os.fstat(master)  # it has ended already
 
 
 def _echoes(terminal: int) -> bool:

@@ -194,6 +194,28 @@ TLS_VERIFY = Option(
     choices=("true", "false"),
 )
 
+LIMITS = (
+    Option("-m --memory", "at most so much memory, as in 64m", metavar="SIZE"),
+    Option("--memory-swap", "memory and swap together (twice --memory); -1: any", metavar="SIZE"),
+    Option("--memory-reservation", "memory that is taken last when it is scarce", metavar="SIZE"),
+    Option("--cpus", "so many processors' time, as in 1.5", metavar="NUMBER"),
+    Option("-c --cpu-shares", "share of a busy processor; 1024 is usual", metavar="SHARES"),
+    Option("--cpuset-cpus", "only these processors, as in 0-3,7", metavar="LIST"),
+    Option("--pids-limit", "at most so many processes and threads; -1: any", metavar="NUMBER"),
+    Option("--blkio-weight", "share of a busy disk, 10 to 1000", metavar="WEIGHT"),
+    Option("--device-read-bps", "bytes a second", metavar="PATH:RATE", kind="list"),
+    Option("--device-write-bps", "bytes a second", metavar="PATH:RATE", kind="list"),
+    Option(
+        "--ulimit",
+        "a limit of each process, as in nofile=64:128",
+        metavar="NAME=SOFT[:HARD]",
+        kind="list",
+    ),
+    Option("--oom-score-adj", "-1000 (last) to 1000 (first) when memory ends", metavar="SCORE"),
+    Option("--cgroup-parent", "the cgroup that the container's is made in", metavar="PATH"),
+)
+"""What a container may use at most; the words are podman's."""
+
 RUN = Table(
     "run",
     "Run a command in a new container. Options are podman run's where it has them.",
@@ -216,7 +238,14 @@ RUN = Table(
             metavar="OPTION",
             kind="list",
         ),
+        Option("--group-add", "a further group of the user", metavar="GROUP", kind="list"),
+        Option("--add-host", "a line of /etc/hosts", metavar="NAME:IP", kind="list"),
+        Option("--sysctl", "set a kernel parameter", metavar="NAME=VALUE", kind="list"),
+        Option("--device", "pass a device in", metavar="HOST[:DIR][:rwm]", kind="list"),
+        Option("--shm-size", "the size of /dev/shm (64m)", metavar="SIZE"),
+        *LIMITS,
         Option("-i --interactive", "keep standard input open"),
+        Option("-t --tty", "give it a terminal"),
         Option("-d --detach", "leave the container running and print its name"),
         Option("--rm", "remove the container when it ends, as ctrt always does"),
         Option(
@@ -227,6 +256,21 @@ RUN = Table(
             choices=("missing", "always", "never"),
         ),
         TLS_VERIFY,
+        Option("--plan", "print the steps of the start instead of starting"),
+        Option("--step", "stop before each step of the start, and go on at Enter"),
+    ],
+)
+
+EXEC = Table(
+    "exec",
+    "Run another command in a running container. Options are podman exec's.",
+    "CONTAINER COMMAND [ARG...]",
+    [
+        Option("-e --env", "set an environment variable", metavar="NAME=VALUE", kind="list"),
+        Option("-w --workdir", "the directory that the command starts in", metavar="DIR"),
+        Option("-u --user", "the user, by name or number", metavar="USER[:GROUP]"),
+        Option("-i --interactive", "keep standard input open"),
+        Option("-t --tty", "give it a terminal"),
         Option("--plan", "print the steps of the start instead of starting"),
     ],
 )

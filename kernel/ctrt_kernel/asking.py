@@ -16,11 +16,15 @@ from IPython.core.error import StdinNotImplementedError
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
 
+    from ctrt.engine import Stop
     from ctrt.engine.container import Container
     from ctrt_kernel.cells import Interrupts
 
 END = ("\x04", "^D")
 """What a reader answers to end the input."""
+
+_TTY = os.makedev(5, 0)
+"""The controlling terminal of whoever opens it: tty(4)."""
 
 # Numbers of (read, readv), (poll, ppoll) and (select, pselect6).
 _CALLS = {
@@ -46,7 +50,7 @@ class Asker:
     def __call__(self) -> bytes | None:
         """Look, and ask if the program waits."""
         container = self._container
-        if not waits(container.pid, container.stdin_identity):
+        if not waits(container.pid, container.stdin_identity, container.has_terminal):
             return b""
         try:
             with self._interrupts.asking():
@@ -70,9 +74,41 @@ class Asker:
         return str(self._kernel.raw_input(""))
 
 
-def waits(pid: int, identity: tuple[int, int]) -> bool:
-    """Whether a process, or one that it started, sleeps in a read of that file (device, inode)."""
-    return any(_reads(process, identity) for process in _family(pid))
+class Stepper:
+    """Called before each step of a start: shows it, and asks whether to do it.
+
+    A frontend that answers no questions lets the rest go on.
+    """
+
+    def __init__(self, shell: InteractiveShell, interrupts: Interrupts) -> None:
+        self._kernel = getattr(shell, "kernel", None)
+        self._interrupts = interrupts
+        self._stops = True
+
+    def __call__(self, stop: Stop) -> bool:
+        """Ask; no calls the start off."""
+        if not self._stops:
+            return True
+        print(stop, flush=True)
+        question = "Enter: do it; c: go on without stopping; q: call it off "
+        try:
+            with self._interrupts.asking():
+                ask = input if self._kernel is None else self._kernel.raw_input
+                answer = str(ask(question)).strip()
+        except (StdinNotImplementedError, EOFError):
+            answer = "c"
+        except KeyboardInterrupt:
+            return False
+        self._stops = answer != "c"
+        return answer != "q"
+
+
+def waits(pid: int, identity: tuple[int, int], terminal: bool = False) -> bool:
+    """Whether a process, or one that it started, sleeps in a read of that file (device, inode).
+
+    With `terminal` reading /dev/tty, as those do who ask for a password, is the same.
+    """
+    return any(_reads(process, identity, terminal) for process in _family(pid))
 
 
 def _family(pid: int) -> list[int]:
@@ -92,7 +128,7 @@ def _family(pid: int) -> list[int]:
     return found
 
 
-def _reads(pid: int, identity: tuple[int, int]) -> bool:
+def _reads(pid: int, identity: tuple[int, int], terminal: bool) -> bool:
     calls = _CALLS.get(platform.machine())
     if calls is None:
         return False
@@ -115,4 +151,6 @@ def _reads(pid: int, identity: tuple[int, int]) -> bool:
         status = os.stat(f"/proc/{pid}/fd/{descriptor}")
     except (OSError, ValueError, IndexError):
         return False  # it runs, or has just ended
+    if terminal and status.st_rdev == _TTY:
+        return True
     return (status.st_dev, status.st_ino) == identity

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from IPython.core.interactiveshell import InteractiveShell
 
-    from ctrt.engine import Engine, Prepared
+    from ctrt.engine import Engine, Prepared, Stop
     from ctrt.engine.container import Container
 
 GRACE_SECONDS = 0.5
@@ -29,8 +29,9 @@ class Wishes:
     `stdin` is the program's standard input (None: empty); `keep` names the streams ("stdout",
     "stderr") that are kept instead of shown; with `draw` the plan must be one for tracing, and
     what it returns is displayed before the program's first instruction. `asks` lets the program
-    ask the reader for input, `terminal` gives it a terminal, `rich` lets it show things; with
-    `holds` its input stays open and empty as long as it lives.
+    ask the reader for input, `terminal` gives it a terminal (the plan is one for tracing, too),
+    `rich` lets it show things; with `holds` its input stays open and empty as long as it lives;
+    with `steps` the reader is asked before each step of the start.
     """
 
     def __init__(
@@ -43,8 +44,10 @@ class Wishes:
         terminal: bool = False,
         rich: bool = False,
         holds: bool = False,
+        steps: bool = False,
     ) -> None:
         self.holds = holds
+        self.steps = steps
         self.stdin = stdin
         self.keep = keep
         self.draw = draw
@@ -62,12 +65,18 @@ class Ended:
         self.kept = kept
 
 
-def start(engine: Engine, prepared: Prepared, wishes: Wishes) -> Container:
-    """Start a program; with `draw` it still waits at its first instruction."""
+def start(
+    engine: Engine,
+    prepared: Prepared,
+    wishes: Wishes,
+    step: Callable[[Stop], bool] | None = None,
+) -> Container:
+    """Start a program; one that is traced still waits at its first instruction."""
     return engine.start(
         prepared,
         stdin=wishes.stdin is not None or wishes.asks or wishes.holds,
         terminal=wishes.terminal,
+        step=step,
     )
 
 
@@ -75,7 +84,7 @@ def draw_first(container: Container, wishes: Wishes) -> None:
     """Draw it if that was asked for, and let it run."""
     if wishes.draw is not None:
         display(wishes.draw(container))
-        container.release()
+    container.release()
 
 
 def carry_out(shell: InteractiveShell, engine: Engine, prepared: Prepared, wishes: Wishes) -> Ended:
@@ -86,7 +95,12 @@ def carry_out(shell: InteractiveShell, engine: Engine, prepared: Prepared, wishe
         for name in ("stdout", "stderr")
     }
     with Interrupts() as interrupts:
-        container = start(engine, prepared, wishes)
+        step = None
+        if wishes.steps:
+            from ctrt_kernel.asking import Stepper
+
+            step = Stepper(shell, interrupts)
+        container = start(engine, prepared, wishes, step)
         quiet = None
         if wishes.asks:
             from ctrt_kernel.asking import Asker

@@ -14,7 +14,7 @@ from IPython.core.completer import SimpleCompletion, context_matcher
 from IPython.core.getipython import get_ipython
 
 from ctrt.errors import CtrtError
-from ctrt_kernel import contents, words
+from ctrt_kernel import containerfiles, contents, words
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -23,7 +23,14 @@ if TYPE_CHECKING:
 
     from ctrt.engine.options import Option, Table
 
-_CELLS = {"container": words.CONTAINER, "unshare": words.IN_NAMESPACES}
+_CELLS = {
+    "caps": words.WITH_RIGHTS,
+    "container": words.CONTAINER,
+    "image": words.IMAGE,
+    "unshare": words.IN_NAMESPACES,
+}
+_PROGRAMS = ("caps", "container", "unshare")
+"""The magics whose line ends with a command, which has words of its own."""
 _BEFORE_COMMANDS = ("|", "||", "&&", ";", "&", "(", "{", "do", "then", "else", "if", "while", "!")
 
 
@@ -53,7 +60,12 @@ def offered(before: str) -> tuple[str, list[_Word]]:
     line = before.rpartition("\n")[2]
     words_before = line.split()
     token = "" if line[-1:].isspace() or not words_before else words_before.pop()
-    known = _in_script(before, words_before, token) if script else _known(words_before, token)
+    if script and before.lstrip().startswith("%%image"):
+        known = _in_containerfile(before, token)
+    elif script:
+        known = _in_script(before, words_before, token)
+    else:
+        known = _known(words_before, token)
     return token, list(dict.fromkeys(word for word in known if word.text.startswith(token)))
 
 
@@ -72,6 +84,10 @@ def explained(code: str, position: int) -> str:
     end = min((e for e in ends if e >= 0), default=len(code))
     word = code[start:end]
     if in_script(code, start):
+        if code.lstrip().startswith("%%image"):
+            lines = code[:start].lstrip().split("\n")[1:]
+            text = containerfiles.explained(lines, word)
+            return text or (_about_image(word) if word in _images() else "")
         image = _image(code.lstrip().partition("\n")[0].split())
         path = image.commands().get(word) if image else None
         return f"{path} of the image" if path else ""
@@ -112,7 +128,7 @@ def _table(line: list[str]) -> Table | None:
     magic = line[0].lstrip("%")
     if magic == "ctrt":
         return words.VERB_TABLES.get(line[1]) if len(line) > 1 else None
-    return words.CAPABILITIES if magic == "caps" else _CELLS.get(magic)
+    return words.CAPABILITIES if line[0] == "%caps" else _CELLS.get(magic)
 
 
 def _known(before: list[str], token: str) -> Iterator[_Word]:
@@ -123,7 +139,7 @@ def _known(before: list[str], token: str) -> Iterator[_Word]:
     table = _table(before)
     if table is None:
         return
-    program = before[0].lstrip("%") in _CELLS
+    program = table is not words.CAPABILITIES and before[0].lstrip("%") in _PROGRAMS
     rest = before[2:] if before[0] == "%ctrt" else before[1:]
     waiting, operands = _read(table, rest)
     name, equals, value = token.partition("=")
@@ -217,6 +233,19 @@ def _in_script(cell: str, before: list[str], token: str) -> Iterator[_Word]:
         return  # the body is a program's input
     at_command = not before or before[-1] in _BEFORE_COMMANDS or before[-1].endswith(";")
     yield from _programs(image, token, first=at_command)
+
+
+def _in_containerfile(cell: str, token: str) -> Iterator[_Word]:
+    """What can stand in a cell of `%%image`."""
+    first, _, body = cell.lstrip().partition("\n")
+    line = first.split()
+    where = next((word[10:] for word in line if word.startswith("--context=")), "")
+    if "--context" in line[:-1]:
+        where = line[line.index("--context") + 1]
+    for text, kind in containerfiles.offered(
+        body.split("\n"), token, _images(), where or os.getcwd()
+    ):
+        yield _Word(text, kind)
 
 
 def _programs(image: contents.Contents | None, token: str, *, first: bool) -> Iterable[_Word]:

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import atexit
+import difflib
+import shlex
 import sys
 from typing import TYPE_CHECKING
 
+from IPython.core.getipython import get_ipython
+
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
+
+_CELLS = ("caps", "container", "image", "unshare")
 
 
 def load_ipython_extension(shell: InteractiveShell) -> None:
@@ -19,8 +25,9 @@ def load_ipython_extension(shell: InteractiveShell) -> None:
     matchers = shell.Completer.custom_matchers
     if completion.matcher not in matchers:
         matchers.append(completion.matcher)
-    if without_body not in shell.input_transformers_cleanup:
-        shell.input_transformers_cleanup.append(without_body)
+    for transform in (without_body, mistyped):
+        if transform not in shell.input_transformers_cleanup:
+            shell.input_transformers_cleanup.append(transform)
     if hasattr(shell, "kernel"):
         from ctrt_kernel import world
 
@@ -39,8 +46,9 @@ def unload_ipython_extension(shell: InteractiveShell) -> None:
     matchers = shell.Completer.custom_matchers
     if completion.matcher in matchers:
         matchers.remove(completion.matcher)
-    if without_body in shell.input_transformers_cleanup:
-        shell.input_transformers_cleanup.remove(without_body)
+    for transform in (without_body, mistyped):
+        if transform in shell.input_transformers_cleanup:
+            shell.input_transformers_cleanup.remove(transform)
     if hasattr(shell, "kernel"):
         from ctrt_kernel import world
 
@@ -55,9 +63,29 @@ def without_body(lines: list[str]) -> list[str]:
     `%%container IMAGE ls` says all there is to say, but IPython answers it with a UsageError.
     """
     filled = [line for line in lines if line.strip()]
-    if len(filled) == 1 and filled[0].startswith(("%%container ", "%%unshare ")):
+    if len(filled) == 1 and _cell_magic(filled[0]) in _CELLS:
         return [filled[0][1:]]
     return lines
+
+
+def _cell_magic(line: str) -> str:
+    """The name of the cell magic that a line begins with; "" if it does with none."""
+    return line[2:].split(None, 1)[0] if line.startswith("%%") and line[2:].strip() else ""
+
+
+def mistyped(lines: list[str]) -> list[str]:
+    """Make a cell magic that is almost one of ours an error.
+
+    IPython prints that there is none and goes on, which tests of notebooks take for success.
+    """
+    name = _cell_magic(lines[0]) if lines else ""
+    shell = get_ipython()
+    if not name.isidentifier() or shell is None or shell.find_cell_magic(name) is not None:
+        return lines
+    near = difflib.get_close_matches(name, _CELLS, 1, 0.75)
+    if not near:
+        return lines
+    return [f"%ctrt there-is-no-magic {shlex.quote(name)} {near[0]}\n"]
 
 
 def close() -> None:

@@ -1,7 +1,8 @@
 """Files of a cell for its container: its script, the variables of `--put`, `ctrt-display`.
 
 Each is written into a directory of this process and bind-mounted read-only. The mount keeps the
-file, so its name here goes as soon as the container has started.
+file, so its name here goes as soon as the container has started. A program of the host's finds its
+script here, where it stays until that has ended.
 """
 
 from __future__ import annotations
@@ -31,8 +32,8 @@ class Files:
     """Files for one container; a context manager that takes them away here."""
 
     def __init__(self, values: Values) -> None:
-        self._volumes: list[str] = values.volume
-        self._given = len(values.volume)
+        self._volumes: list[str] = getattr(values, "volume", [])
+        self._given = len(self._volumes)
         self._directory = ""
 
     def __enter__(self) -> Self:
@@ -42,15 +43,26 @@ class Files:
         if self._directory:
             shutil.rmtree(self._directory, ignore_errors=True)
 
+    def taken(self) -> Files:
+        """These files, for somebody else to take away; this one has none any more."""
+        other = Files.__new__(Files)
+        vars(other).update(vars(self))
+        self._directory = ""
+        return other
+
     def add(self, path: str, data: bytes, mode: int = 0o444) -> None:
         """A file at that absolute path of the container."""
+        self._volumes.append(f"{self._write(data, mode)}:{path}:ro")
+
+    def _write(self, data: bytes, mode: int) -> str:
         if not self._directory:
             self._directory = tempfile.mkdtemp(prefix="ctrt-cell-")
+            os.chmod(self._directory, 0o711)
         source = f"{self._directory}/{len(self._volumes)}"
         with open(source, "wb") as file:
             file.write(data)
         os.chmod(source, mode)
-        self._volumes.append(f"{source}:{path}:ro")
+        return source
 
     def copy_into(self, engine: Engine, name: str) -> None:
         """Copy them into a container that runs already, instead of mounting them."""
@@ -58,8 +70,11 @@ class Files:
             source, path, _ = volume.split(":")
             VERBS["cp"](engine, [source, f"{name}:{path}"])
 
-    def script(self, body: bytes, path: str = SCRIPT_PATH) -> list[str]:
-        """The words that run a script; one with `#!` needs the interpreter in the image."""
+    def script(self, body: bytes, path: str | None = SCRIPT_PATH) -> list[str]:
+        """The words that run a script; one with `#!` needs the interpreter in the image.
+
+        With no path it is for a program of the host's.
+        """
         interpreter = ["/bin/sh"]
         if body.startswith(b"#!"):
             # As the kernel does it: one interpreter, and at most one argument (execve(2)).
@@ -67,9 +82,11 @@ class Files:
             interpreter = line.split(None, 1)
             if not interpreter or not interpreter[0].startswith("/"):
                 raise CtrtError(
-                    f"container: the cell begins with #!{line}, which is no absolute path of an "
+                    f"the cell begins with #!{line}, which is no absolute path of an "
                     "interpreter; write #!/usr/bin/python3 or #!/usr/bin/env python3"
                 )
+        if path is None:
+            return [*interpreter, self._write(body, 0o555)]
         self.add(path, body, 0o555)
         return [*interpreter, path]
 

@@ -14,14 +14,14 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from ctrt.engine.container import ContainerError
-from ctrt.errors import CtrtError
 from ctrt_kernel import cells
 
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
 
     from ctrt.engine import Engine, Prepared
-    from ctrt.engine.container import Container
+    from ctrt.engine.container import Container, Found
+    from ctrt_kernel.files import Files
 
 KEPT_BYTES = 8 << 20
 """How much of its latest output a job keeps for `text()`."""
@@ -42,6 +42,7 @@ class Job:
         *,
         named: bool = False,
         quiet_about_status: bool = False,
+        files: Files | None = None,
     ) -> None:
         self.name = prepared.name
         """The container's name; "" for a program of `%%unshare`."""
@@ -49,6 +50,7 @@ class Job:
         self._named = named
         self._stopped = False
         self._quiet_about_status = quiet_about_status
+        self._files = files
         self._place = cells.Elsewhere(shell)
         self._kept: deque[bytes] = deque()
         self._size = 0
@@ -151,6 +153,8 @@ class Job:
             status = 255  # the launcher is gone, and the program with it
         for sink in sinks.values():
             sink.write(b"", final=True)
+        if self._files is not None:
+            self._files.__exit__()
         if status and not self._quiet_about_status and not self._stopped:
             self._place.stream("stderr", f"{ContainerError(self.what, status)}\n")
         self._status = status
@@ -167,16 +171,15 @@ WAIT = ["/bin/sh", "-c", "trap 'exit 0' TERM INT; while :; do read line || exit 
 """The first process of a container that waits: a shell's own words, so any image with one can."""
 
 
-def named(name: str) -> Container:
-    """The container of this kernel that has this name. Raises CtrtError."""
+def named(engine: Engine, name: str) -> Container | Found:
+    """The running container of that name: this kernel's, or another one's of the same store.
+
+    Raises CtrtError.
+    """
     for job in running():
         if job.name == name:
             return job.container
-    names = sorted({job.name for job in running() if job.name})
-    raise CtrtError(
-        f"--in {name}: this kernel keeps no container {name!r}; "
-        + (f"there are {', '.join(names)}" if names else "make one with --as NAME")
-    )
+    return engine.find(name)
 
 
 def stop_kept(name: str) -> None:

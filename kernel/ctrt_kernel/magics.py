@@ -1,4 +1,4 @@
-"""The magics: `%%container`, `%%unshare`, `%caps` and `%ctrt`.
+"""The magics: `%%container`, `%%image`, `%%unshare`, `%%caps` and `%ctrt`.
 
 They parse with the tables of the command line, ask the engine, and show what it returns. What
 goes wrong is an exception that a notebook shows as one line, and that its tests can see.
@@ -8,20 +8,22 @@ from __future__ import annotations
 
 import functools
 import os
+import shlex
+import sys
 import threading
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from IPython.core.magic import Magics, line_cell_magic, line_magic, magics_class
 
-from ctrt.engine import default_engine
+from ctrt.engine import default_engine, rights
 from ctrt.engine.container import ContainerError
 from ctrt.engine.options import split_root
-from ctrt.engine.verbs import VERBS, Text
+from ctrt.engine.verbs import VERBS, Flow, Text
 from ctrt.errors import CtrtError
-from ctrt_kernel import cells, jobs, rich, words
+from ctrt_kernel import building, cells, jobs, rich, words
 from ctrt_kernel.files import KEPT_SCRIPT_PATH, SCRIPT_PATH, Files
 from ctrt_kernel.jobs import Job
-from ctrt_kernel.progress import Line
+from ctrt_kernel.progress import Bar
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -38,6 +40,16 @@ _ARGUMENT_BYTES = 131_071
 _STREAMS = (("stdout", "out"), ("stdout", "json"), ("stderr", "err"))
 _servers: dict[int, Any] = {}
 _servers_lock = threading.Lock()
+
+
+def _planned(engine: Engine, prepared: Prepared, values: Values) -> Any:
+    """What --plan shows: the steps in words, and with --graph as a picture."""
+    if getattr(values, "graph", False):  # exec has no such option
+        from ctrt.engine.verbs.seeing import plan_picture
+
+        return plan_picture(engine, prepared)
+    return Text(engine.plan_text(prepared))
+
 
 F = TypeVar("F", bound="Callable[..., Any]")
 
@@ -81,6 +93,9 @@ class CtrtMagics(Magics):
         image, *command = values.operands
         body = None if cell is None else cell.encode(errors="surrogateescape")
         is_input = bool(command) or values.entrypoint is not None
+        if values.step:
+            why = "each step is asked about in the cell, before there is a program"
+            words.forbid(table, values, "--step", ("--detach", "--bg", "--tty"), why)
         if values.detach:
             why = "a container that is left running shows nothing in the cell"
             others = ("--graph", "--out", "--err", "--json", "--bg", "--display", "--tty")
@@ -98,17 +113,19 @@ class CtrtMagics(Magics):
             files.put(values.put, self.shell.user_ns)
             if values.display:
                 files.add(rich.PROGRAM_PATH, rich.PROGRAM.encode(), 0o555)
-            with Line(self.shell, alone=cell is not None) as progress:
+            with Bar(self.shell, alone=cell is not None) as progress:
                 prepared = engine.prepare(
                     image,
                     command,
                     values,
                     default_arguments=script,
                     progress=progress,
-                    trace=values.graph and not values.plan,
+                    trace=(values.graph or values.tty) and not values.plan,
+                    terminal=values.tty and not values.plan,
                 )
             if values.plan:
-                return Text(engine.plan_text(prepared))
+                return _planned(engine, prepared, values)
+            _warn(engine, prepared)
             if values.detach:
                 return Text(engine.detach(prepared))
             from ctrt.oci.reference import parse
@@ -120,19 +137,21 @@ class CtrtMagics(Magics):
         """`--as NAME`: a container that waits, and the cell as the first program in it."""
         table, name = words.CONTAINER, getattr(values, "as")
         why = "a container that is kept ends when it is stopped, or with the kernel"
-        words.forbid(table, values, "--as", ("--detach", "--name", "--entrypoint"), why)
+        words.forbid(table, values, "--as", ("--detach", "--name", "--entrypoint", "--step"), why)
         engine = _engine()
         jobs.stop_kept(name)
         image, *values.operands = values.operands
         values.name = name
-        with Files(values) as files, Line(self.shell, alone=cell is not None) as progress:
+        with Files(values) as files, Bar(self.shell, alone=cell is not None) as progress:
             files.add(rich.PROGRAM_PATH, rich.PROGRAM.encode(), 0o555)
             values.entrypoint = jobs.WAIT[0]
             prepared = engine.prepare(image, jobs.WAIT[1:], values, progress=progress)
             if values.plan:
-                return Text(engine.plan_text(prepared))
+                return _planned(engine, prepared, values)
+            _warn(engine, prepared)
             jobs.keep(self.shell, engine, prepared)
         values.volume.clear()
+        values.user = None  # it is that container's already
         if not values.operands and not (cell and cell.strip()):
             return None
         return self._inside(values, cell)
@@ -145,7 +164,7 @@ class CtrtMagics(Magics):
             why = "the container is there already, and has what it was made with"
             words.forbid(table, values, "--in", words.OF_A_NEW_CONTAINER, why)
         engine = _engine()
-        container = jobs.named(name)
+        container = jobs.named(engine, name)
         command = values.operands
         body = None if cell is None else cell.encode(errors="surrogateescape")
         if not command and body is None:
@@ -156,10 +175,15 @@ class CtrtMagics(Magics):
                 command = _script(files, body or b"", KEPT_SCRIPT_PATH)
                 body = None
             files.copy_into(engine, name)
-            trace = values.graph and not values.plan
-            prepared = engine.prepare_exec(container, command, values, trace=trace)
+            prepared = engine.prepare_exec(
+                container,
+                command,
+                values,
+                trace=(values.graph or values.tty) and not values.plan,
+                terminal=values.tty and not values.plan,
+            )
             if values.plan:
-                return Text(engine.plan_text(prepared))
+                return _planned(engine, prepared, values)
             return self._run(engine, prepared, values, body, f"Container {name}")
 
     @line_cell_magic
@@ -177,7 +201,7 @@ class CtrtMagics(Magics):
             )
         prepared = engine.prepare_unshare(values, trace=values.graph and not values.plan)
         if values.plan:
-            return Text(engine.plan_text(prepared))
+            return _planned(engine, prepared, values)
         program = os.path.basename(prepared.what.split(" ", 1)[0])
         stdin = None if cell is None else cell.encode(errors="surrogateescape")
         return self._run(engine, prepared, values, stdin, f"{program} in new namespaces")
@@ -188,13 +212,15 @@ class CtrtMagics(Magics):
         prepared: Prepared,
         values: Values,
         stdin: bytes | None,
-        title: str,
+        draw: str | Callable[[Container], Any],
+        files: Files | None = None,
     ) -> Job | None:
-        def draw(container: Container) -> Any:
-            from ctrt.draw import container as picture
+        """Run it; `draw` is what --graph shows, or the title of a container's picture.
 
-            return picture(container.snapshot(), title=title)
-
+        `files` are those that the program needs as long as it runs.
+        """
+        if isinstance(draw, str):
+            draw = _container_picture(draw)
         variables = self.shell.user_ns
         wishes = cells.Wishes(
             stdin=stdin,
@@ -203,6 +229,7 @@ class CtrtMagics(Magics):
             asks=getattr(values, "interactive", False),
             terminal=getattr(values, "tty", False),
             rich=values.display,
+            steps=getattr(values, "step", False),
         )
         if values.bg:
             job = Job(
@@ -212,6 +239,7 @@ class CtrtMagics(Magics):
                 wishes,
                 named=bool(getattr(values, "name", None)),
                 quiet_about_status=values.no_raise_error,
+                files=files.taken() if files else None,
             )
             if values.bg is not True:
                 variables[values.bg] = job
@@ -232,14 +260,59 @@ class CtrtMagics(Magics):
             variables[values.json] = _json(prepared.what, ended.kept["stdout"])
         return None
 
-    @line_magic
+    @line_cell_magic
     @_one_line
-    def caps(self, line: str) -> Any:
-        """Show capability sets."""
+    def image(self, line: str, cell: str | None = None) -> Any:
+        """Build an image of the cell."""
+        values = words.IMAGE.parse(words.split("image", line), interspersed=True)
+        if values.help:
+            return Text(words.IMAGE.help())
+        if len(values.operands) != 1:
+            got = " ".join(values.operands) or "none"
+            raise CtrtError(f"image: expected one name for the image, got {got}")
+        if not cell or not cell.strip():
+            raise CtrtError("image: the cell below %%image is the Containerfile, and it is empty")
+        return building.build(self.shell, _engine(), values, cell)
+
+    @line_cell_magic
+    @_one_line
+    def caps(self, line: str, cell: str | None = None) -> Any:
+        """Show capability sets, or run the cell with chosen ones."""
         given = words.split("caps", line)
-        if "--help" in given:
-            return Text(words.CAPABILITIES.help())
-        return VERBS["caps"](_engine(), given)
+        own = {name for option in words.CAPABILITIES.options for name in option.names}
+        runs = {name for option in words.WITH_RIGHTS.options for name in option.names} - own
+        if cell is None and not any(word.partition("=")[0] in runs for word in given):
+            return VERBS["caps"](_engine(), given)
+        values = words.parse(words.WITH_RIGHTS, line)
+        if values.help:
+            return Text((words.CAPABILITIES if cell is None else words.WITH_RIGHTS).help())
+        return self._with_rights(values, cell)
+
+    def _with_rights(self, values: Values, cell: str | None) -> Any:
+        command = values.operands
+        body = None if cell is None else cell.encode(errors="surrogateescape")
+        if not command and body is None:
+            raise CtrtError("caps: there is no cell to run with these sets, and no PROGRAM")
+        engine = _engine()
+        chosen = rights.chosen(engine, values)
+        with Files(values) as files:
+            if not command:
+                command = _script(files, body or b"", None)
+                body = None
+            program = command[0]
+            prepared = rights.prepare(
+                engine, chosen, command, trace=values.graph and not values.plan
+            )
+            if values.plan:
+                return _planned(engine, prepared, values)
+            return self._run(
+                engine,
+                prepared,
+                values,
+                body,
+                lambda container: rights.picture(chosen, program, container),
+                files,
+            )
 
     @line_magic
     @_one_line
@@ -247,6 +320,8 @@ class CtrtMagics(Magics):
         """Do what the command line does."""
         root, given = split_root(words.split("ctrt", line))
         verb, *rest = given or ["--help"]
+        if verb == "there-is-no-magic":  # of extension.mistyped
+            raise CtrtError(f"there is no cell magic %%{rest[0]}; did you mean %%{rest[1]}?")
         if verb in ("-h", "--help", "help"):
             return Text(_umbrella_help())
         if verb in ("run", "unshare"):
@@ -255,8 +330,11 @@ class CtrtMagics(Magics):
             raise CtrtError(
                 f"ctrt {verb} in a notebook is the cell magic %%{magic} [options] {table.operands}"
             )
+        if verb == "exec":
+            return self._exec(_engine(root), rest)
         if verb not in VERBS:
-            raise CtrtError(f"ctrt: there is no verb {verb!r}; {_hint(verb, list(VERBS))}")
+            known = list(words.VERB_TABLES)
+            raise CtrtError(f"ctrt: there is no verb {verb!r}; {_hint(verb, known)}")
         if "--help" in rest:
             return Text(words.VERB_TABLES[verb].help())
         table = words.VERB_TABLES[verb]
@@ -266,8 +344,39 @@ class CtrtMagics(Magics):
             return _serve(engine, rest)
         if live:
             return _live(engine, [word for word in rest if not word.startswith("--live")])
-        with Line(self.shell, alone=False) as progress:
-            return VERBS[verb](engine, rest, progress)
+        with Bar(self.shell, alone=False) as progress:
+            result = VERBS[verb](engine, rest, progress)
+        if not isinstance(result, Flow):
+            return result
+        for piece in result:
+            print(piece, end="", flush=True)
+        return None
+
+    def _exec(self, engine: Engine, rest: Sequence[str]) -> Any:
+        """Another command in a running container, whoever started it."""
+        table = words.VERB_TABLES["exec"]
+        values = words.parse(table, shlex.join(rest))
+        if values.help:
+            return Text(table.help())
+        name, *command = values.operands or [""]
+        if not command:
+            raise CtrtError(f"exec: expected {table.operands}; see %ctrt exec --help")
+        prepared = engine.prepare_exec(
+            jobs.named(engine, name),
+            command,
+            values,
+            trace=(values.graph or values.tty) and not values.plan,
+            terminal=values.tty and not values.plan,
+        )
+        if values.plan:
+            return _planned(engine, prepared, values)
+        return self._run(engine, prepared, values, None, f"Container {name}")
+
+
+def _warn(engine: Engine, prepared: Prepared) -> None:
+    """Say what the options ask for and cannot be had here."""
+    for note in engine.warnings(prepared):
+        print(note, file=sys.stderr)
 
 
 def _engine(root: str | None = None) -> Engine:
@@ -277,13 +386,22 @@ def _engine(root: str | None = None) -> Engine:
     return engine
 
 
-def _script(files: Files, body: bytes, path: str = SCRIPT_PATH) -> list[str]:
+def _script(files: Files, body: bytes, path: str | None = SCRIPT_PATH) -> list[str]:
     """The words that run the cell as a script, in place of the image's command."""
     if b"\0" in body:
         raise CtrtError(f"container: the cell has a NUL at byte {body.index(0)}; a script has none")
     if len(body) > _ARGUMENT_BYTES or body.startswith(b"#!"):
         return files.script(body, path)
     return ["/bin/sh", "-c", body.decode(errors="surrogateescape")]
+
+
+def _container_picture(title: str) -> Callable[[Container], Any]:
+    def draw(container: Container) -> Any:
+        from ctrt.draw import container as picture
+
+        return picture(container.snapshot(), title=title)
+
+    return draw
 
 
 def _json(what: str, text: str) -> Any:
@@ -304,7 +422,7 @@ def _hint(word: str, known: Sequence[str]) -> str:
 
 def _umbrella_help() -> str:
     lines = ["usage: %ctrt [--root DIR] VERB [options] ...", "", "verbs:"]
-    lines += [f"  {name:10}{verb.table.summary}" for name, verb in VERBS.items()]
+    lines += [f"  {name:10}{table.summary}" for name, table in words.VERB_TABLES.items()]
     lines += [
         "",
         "%ctrt VERB --help tells the options of a verb. Containers run in cells of their own:",
@@ -349,6 +467,7 @@ def stop_servers() -> None:
 
 # What `?` shows is the help of the tables.
 CtrtMagics.container.__doc__ = words.CONTAINER.help()
+CtrtMagics.image.__doc__ = words.IMAGE.help()
 CtrtMagics.unshare.__doc__ = words.IN_NAMESPACES.help()
-CtrtMagics.caps.__doc__ = words.CAPABILITIES.help()
+CtrtMagics.caps.__doc__ = f"{words.CAPABILITIES.help()}\n\n{words.WITH_RIGHTS.help()}"
 CtrtMagics.ctrt.__doc__ = _umbrella_help()

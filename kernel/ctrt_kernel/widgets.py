@@ -10,6 +10,7 @@ A notebook keeps only the text of a widget: its state belongs to the kernel that
 from __future__ import annotations
 
 import threading
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -30,6 +31,9 @@ if TYPE_CHECKING:
 
 MODULE = Path(__file__).parent / "static" / "graph.js"
 """The view as one JavaScript module; it comes with the wheel, in a source tree it is built."""
+
+MOST_OF_A_CORE = 0.03
+"""What following something alive may cost."""
 
 
 class GraphWidget(anywidget.AnyWidget):
@@ -82,7 +86,9 @@ class LiveGraph(GraphWidget):
         super().close()
 
     def _follow(self) -> None:
-        while not self._stop.wait(self._seconds):
+        pause = self._seconds
+        while not self._stop.wait(pause):
+            before = time.thread_time()
             try:
                 graph = _json(self._draw())
             except CtrtError:
@@ -90,6 +96,8 @@ class LiveGraph(GraphWidget):
                 return
             if graph != self.graph:
                 self.graph = graph
+            # Where a look takes long, there are fewer of them.
+            pause = max(self._seconds, (time.thread_time() - before) / MOST_OF_A_CORE)
 
 
 def _json(picture: Drawable | dict[str, Any]) -> dict[str, Any]:

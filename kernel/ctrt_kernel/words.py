@@ -8,7 +8,8 @@ from __future__ import annotations
 import shlex
 from typing import TYPE_CHECKING
 
-from ctrt.engine.options import CAPS, RUN, UNSHARE, Option, Table
+from ctrt.engine import rights
+from ctrt.engine.options import CAPS, EXEC, RUN, UNSHARE, Option, Table
 from ctrt.engine.verbs import VERBS
 from ctrt.errors import CtrtError
 
@@ -32,11 +33,14 @@ _SHOWING = (
     Option("--no-raise-error", "a status other than 0 raises no exception"),
     Option("--help", "show this help"),
 )
-_INPUT = (
-    Option("--as", "keep the container, for cells with --in NAME", metavar="NAME"),
-    Option("--in", "run in a container that is kept; there is no IMAGE then", metavar="NAME"),
+_ASKING = (
     Option("-i --interactive", "ask for input in the notebook when the program waits for it"),
     Option("-t --tty", "give it a terminal, and ask for input when it waits for it"),
+)
+_INPUT = (
+    Option("--as", "keep the container, for cells with --in NAME", metavar="NAME"),
+    Option("--in", "run in a running container; there is no IMAGE then", metavar="NAME"),
+    *_ASKING,
     Option(
         "--put",
         "a variable (text, bytes, or what JSON can hold) as a file",
@@ -52,7 +56,9 @@ def _with(options: Sequence[Option], *more: Option) -> tuple[Option, ...]:
     return (*(option for option in options if not own & set(option.names)), *more)
 
 
-_CELLS_OWN = ("--env", "--workdir", "--plan", "--pull", "--tls-verify", "--rm")
+_CELLS_OWN = (
+    "--env", "--workdir", "--user", "--plan", "--pull", "--tls-verify", "--rm", "--tty",
+)  # fmt: skip
 OF_A_NEW_CONTAINER = (
     *(o.names[-1] for o in RUN.options if o.names[-1] not in (*_CELLS_OWN, "--interactive")),
     "--as",
@@ -76,6 +82,26 @@ IN_NAMESPACES = Table(
     _with(UNSHARE.options, *_SHOWING),
     prefix="%%",
 )
+_build = VERBS["build"].table
+IMAGE = Table(
+    "image",
+    "Build an image of the cell, which is a Containerfile, and draw its layers. Options are those\n"
+    "of ctrt build.",
+    "IMAGE",
+    _with(
+        [option for option in _build.options if option.names[-1] not in ("--tag", "--file")],
+        Option("--context", "what COPY copies from (the notebook's folder)", metavar="DIR"),
+        Option(
+            "--progress",
+            "auto: gone when all went well; plain: every step and all output stays",
+            metavar="HOW",
+            default="auto",
+            choices=("auto", "plain"),
+        ),
+        Option("--help", "show this help"),
+    ),
+    prefix="%%",
+)
 LIVE = Option("--live", "a widget that follows it until it ends")
 VERB_TABLES = {
     name: Table(
@@ -87,9 +113,40 @@ VERB_TABLES = {
     )
     for name, verb in VERBS.items()
 }
+VERB_TABLES["exec"] = Table(
+    EXEC.verb,
+    EXEC.summary,
+    EXEC.operands,
+    _with(EXEC.options, *_ASKING, *_SHOWING),
+    prefix="%ctrt ",
+)
 """The verbs of `%ctrt`, with what they have only in a notebook."""
 
-CAPABILITIES = Table(CAPS.verb, CAPS.summary, CAPS.operands, CAPS.options, prefix="%")
+WITH_RIGHTS = Table(
+    "caps",
+    "Run the cell with chosen capability sets: as a script of /bin/sh, or of the interpreter that\n"
+    "a first line #! names; with PROGRAM, as its standard input. The sets are those before the\n"
+    "execve: --graph draws what comes of them. The line %caps shows the sets of a process.",
+    "[PROGRAM [ARG...]]",
+    _with(
+        rights.OPTIONS,
+        Option("--plan", "print the steps of the start instead of starting"),
+        *(
+            Option("--graph", "draw the sets before and after execve, and the rules between them")
+            if option.names[-1] == "--graph"
+            else option
+            for option in _SHOWING
+        ),
+    ),
+    prefix="%%",
+)
+CAPABILITIES = Table(
+    CAPS.verb,
+    f"{CAPS.summary}\nA cell %%caps runs with chosen sets; see %%caps --help.",
+    CAPS.operands,
+    CAPS.options,
+    prefix="%",
+)
 
 
 def split(magic: str, line: str) -> list[str]:
@@ -117,6 +174,7 @@ def parse(table: Table, line: str) -> Values:
 
 def forbid(table: Table, values: Values, option: str, others: Sequence[str], why: str) -> None:
     """Raise CtrtError if one of the others was given together with an option."""
+    defaults = {name: option.default for option in table.options for name in option.names}
     for other in others:
-        if getattr(values, other.lstrip("-").replace("-", "_"), None):
+        if getattr(values, other.lstrip("-").replace("-", "_"), None) != defaults.get(other):
             raise CtrtError(f"{table.verb}: {other} cannot go with {option}: {why}")

@@ -5,15 +5,18 @@ every so often and tells what has changed: containers, images, jobs, and the pic
 what is watched. While it is not, nothing runs. The comm goes wherever the kernel's messages go,
 so the panel works with kernels of other machines, too.
 
-From the panel: {"type": "visible", "seconds": 2 | null}, {"type": "watch", "names": [...]},
-{"type": "do", "id": N, "action": A, "name": NAME}, with the actions stop, remove, output and pull.
-To the panel: {"type": "world", ...}, {"type": "picture", "name", "graph" | "error"},
+From the panel: {"type": "visible", "seconds": 2 | null}, {"type": "watch", "pictures": [WORDS]},
+{"type": "do", "id": N, "action": A, "name": NAME}, with the actions stop, remove, output, terminal
+and pull. WORDS are those of `%ctrt graph`, or ["difference", ONE, OTHER].
+To the panel: {"type": "world", ...}, {"type": "picture", "words", "graph" | "error"},
 {"type": "progress", "name", "done", "total"}, {"type": "done", "id", "text" | "error"}.
 """
 
 from __future__ import annotations
 
+import os
 import threading
+import time
 from typing import TYPE_CHECKING, Any
 
 from ctrt.engine import default_engine
@@ -28,6 +31,8 @@ if TYPE_CHECKING:
 
 TARGET = "ctrt.world"
 LEAST_SECONDS = 0.5
+MOST_OF_A_CORE = 0.03
+"""What looking may cost: where a look takes long, there are fewer of them."""
 _PROGRESS_SECONDS = 0.1
 
 
@@ -56,9 +61,9 @@ class Panel:
         self._comm = comm
         self._wake = threading.Event()
         self._seconds: float | None = None
-        self._watched: list[str] = []
+        self._watched: list[tuple[str, ...]] = []
         self._closed = False
-        self._told: dict[str, Any] = {}
+        self._told: dict[str | tuple[str, ...], dict[str, Any]] = {}
         self._thread: threading.Thread | None = None
         comm.on_msg(self._receive)
         comm.on_close(self._close)
@@ -76,7 +81,7 @@ class Panel:
             self._told.clear()
             self._look_soon()
         elif kind == "watch":
-            self._watched = [str(name) for name in data.get("names", [])]
+            self._watched = [tuple(map(str, words)) for words in data.get("pictures", [])]
             self._look_soon()
         elif kind == "do":
             threading.Thread(target=self._do, args=(data,), name="ctrt panel", daemon=True).start()
@@ -90,12 +95,17 @@ class Panel:
     def _follow(self) -> None:
         while not self._closed and self._seconds is not None:
             self._wake.clear()
+            before = time.thread_time()
             self._tell("world", {"type": "world", **world()})
-            for name in self._watched:
-                self._tell(f"picture {name}", {"type": "picture", "name": name, **_picture(name)})
-            self._wake.wait(self._seconds)
+            for words in self._watched:
+                # An image does not change.
+                if words[:1] != ("image",) or words not in self._told:
+                    message = {"type": "picture", "words": list(words), **_picture(words)}
+                    self._tell(words, message)
+            spent = time.thread_time() - before
+            self._wake.wait(max(self._seconds or 0.0, spent / MOST_OF_A_CORE))
 
-    def _tell(self, what: str, message: dict[str, Any]) -> None:
+    def _tell(self, what: str | tuple[str, ...], message: dict[str, Any]) -> None:
         """Say it, unless it was said already."""
         if self._told.get(what) != message:
             self._told[what] = message
@@ -150,12 +160,16 @@ def world() -> dict[str, Any]:
     return {"containers": containers, "images": images, "sandboxes": sandboxes}
 
 
-def _picture(name: str) -> dict[str, Any]:
+def _picture(words: tuple[str, ...]) -> dict[str, Any]:
     from ctrt.engine.verbs import VERBS
+    from ctrt.engine.verbs.seeing import compare
 
+    # A program of `%%unshare` has no name.
+    targets = [word.removeprefix("process ") for word in words]
     try:
-        target = name.removeprefix("process ")
-        return {"graph": VERBS["graph"](default_engine(), [target]).json()}
+        if targets[:1] == ["difference"]:
+            return {"graph": compare(default_engine(), *targets[1:3]).json()}
+        return {"graph": VERBS["graph"](default_engine(), ["--", *targets]).json()}
     except (CtrtError, OSError) as error:
         return {"error": str(error)}
 
@@ -191,21 +205,65 @@ def _output(name: str, _send: Callable[[dict[str, Any]], None]) -> str:
     raise CtrtError(f"the output of {name} was not kept: it went where it was started")
 
 
-def _pull(name: str, send: Callable[[dict[str, Any]], None]) -> str:
-    import time
+_WHERE = ("/proc/self/ns/pid", "/proc/self/ns/mnt")
+_START = "import sys; sys.path.insert(0, {!r}); from ctrt.cli.main import command; command()"
+_SCRIPT = f"""
+here=$(cat /proc/sys/kernel/random/boot_id; readlink {" ".join(_WHERE)})
+if [ "$here" != "$1" ]; then
+    echo "The kernel runs elsewhere than the server that gives terminals, so none can be opened"
+    echo "inside $2. Press Enter."
+    read -r _
+    exit 1
+fi
+printf '\\033]0;%s\\007' "$2"
+shift 2
+"$@"
+case $? in 12[567]) echo "Press Enter."; read -r _ ;; esac
+"""
 
-    layers: dict[str, tuple[int, int]] = {}
+
+def _terminal(name: str, _send: Callable[[dict[str, Any]], None]) -> str:
+    """A script that opens a shell inside, for a terminal of the server that the page comes from.
+
+    It says so where that server is on another machine, or sees other files or processes.
+    """
+    import shlex
+    import sys
+
+    import ctrt
+
+    engine = default_engine()
+    if name.startswith("process "):
+        raise CtrtError(f"{name} is no container; it can be entered by: nsenter -a -t {name[8:]}")
+    engine.pid_of(name)
+    packages = os.path.dirname(os.path.dirname(ctrt.__file__))
+    command = [sys.executable, "-I", "-c", _START.format(packages), "--root", engine.root]
+    words = [_here(), name, *command, "exec", "-it", name, "sh"]
+    return f"set -- {shlex.join(words)}\n{_SCRIPT}"
+
+
+def _here() -> str:
+    """Which machine this is, and which of its files and processes are seen."""
+    with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+        boot = file.read().strip()
+    return "\n".join([boot, *map(os.readlink, _WHERE)])
+
+
+def _pull(name: str, send: Callable[[dict[str, Any]], None]) -> str:
+    from ctrt.images.progress import Tally
+
+    tally = Tally()
     last = 0.0
 
-    def progress(news: Progress) -> None:
+    def report(news: Progress) -> None:
         nonlocal last
-        layers[news.layer] = (news.done, news.total)
+        tally.take(news)
         if time.monotonic() >= last + _PROGRESS_SECONDS:
             last = time.monotonic()
-            done, total = (sum(part) for part in zip(*layers.values(), strict=True))
-            send({"type": "progress", "name": name, "done": done, "total": total})
+            progress = {"type": "progress", "done": tally.done, "total": tally.total}
+            send({**progress, "name": name})
 
-    return str(default_engine().image(name, when="always", progress=progress).reference)
+    return str(default_engine().image(name, when="always", progress=report).reference)
 
 
 _ACTIONS: dict[str, Callable[[str, Callable[[dict[str, Any]], None]], str]] = {
@@ -213,4 +271,5 @@ _ACTIONS: dict[str, Callable[[str, Callable[[dict[str, Any]], None]], str]] = {
     "pull": _pull,
     "remove": _remove,
     "stop": _stop,
+    "terminal": _terminal,
 }

@@ -170,6 +170,56 @@ class Kernel:
         self.manager.shutdown_kernel()
 
 
+def explained(kernel: Kernel, code: str, position: int | None = None) -> str:
+    """What Shift-Tab shows at a position (the end if None)."""
+    sent = kernel.client.inspect(code, position)
+    while True:
+        reply = kernel.client.get_shell_msg(timeout=CELL_SECONDS)
+        if reply["parent_header"].get("msg_id") == sent:
+            return str(reply["content"]["data"].get("text/plain", ""))
+
+
+def on_control(kernel: Kernel, kind: str, content: dict[str, Any]) -> dict[str, Any]:
+    """Ask on the control channel; the answer's content."""
+    message = kernel.client.session.msg(kind, content)
+    kernel.client.control_channel.send(message)
+    while True:
+        reply = kernel.client.get_control_msg(timeout=CELL_SECONDS)
+        if reply["parent_header"].get("msg_id") == message["header"]["msg_id"]:
+            return dict(reply["content"])
+
+
+def debugged(kernel: Kernel) -> tuple[int, str]:
+    """Debug a cell as JupyterLab does: the line that it stopped at, and what it printed then."""
+    code = "x = 1\ny = x + 1\nprint(y)"
+    number = iter(range(1, 100))
+
+    def ask(command: str, **arguments: Any) -> dict[str, Any]:
+        request = {"type": "request", "seq": next(number), "command": command}
+        answer = on_control(kernel, "debug_request", {**request, "arguments": arguments})
+        assert answer["success"], answer
+        return dict(answer.get("body") or {})
+
+    assert ask("debugInfo")["isStarted"] is False
+    ask("initialize", clientID="jupyterlab", adapterID="", pathFormat="path", locale="en",
+        linesStartAt1=True, columnsStartAt1=True)  # fmt: skip
+    ask("attach")
+    path = ask("dumpCell", code=code)["sourcePath"]
+    ask("setBreakpoints", source={"path": path}, breakpoints=[{"line": 2}], sourceModified=False)
+    ask("configurationDone")
+    sent = kernel.send(code)
+    while True:
+        message = kernel.client.get_iopub_msg(timeout=CELL_SECONDS)
+        if message["content"].get("event") == "stopped":
+            break
+    thread = message["content"]["body"]["threadId"]
+    line = ask("stackTrace", threadId=thread)["stackFrames"][0]["line"]
+    ask("continue", threadId=thread)
+    printed = kernel.outcome(sent).stream("stdout")
+    ask("disconnect", restart=False, terminateDebuggee=False)
+    return line, printed
+
+
 def leftovers(store: Path) -> list[str]:
     """What a container must not leave: a directory, a mount, a cgroup, a process."""
     containers = store / "containers"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from kernel_tools import IMAGE, Kernel
+from kernel_tools import IMAGE, Kernel, explained
 
 SAMPLES = {
     "%%container --no-ra": ["--no-raise-error"],
@@ -67,26 +67,18 @@ def test_a_running_container(kernel: Kernel) -> None:
     kernel.good("job.stop(0)")
 
 
-def _explained(kernel: Kernel, code: str, position: int | None = None) -> str:
-    sent = kernel.client.inspect(code, position)
-    while True:
-        reply = kernel.client.get_shell_msg(timeout=60)
-        if reply["parent_header"].get("msg_id") == sent:
-            return str(reply["content"]["data"].get("text/plain", ""))
-
-
 def test_what_a_word_means(kernel: Kernel) -> None:
-    assert _explained(kernel, "%%container --tmpfs") == (
+    assert explained(kernel, "%%container --tmpfs") == (
         "--tmpfs=DIR[:OPTIONS]\nmount an empty tmpfs"
     )
-    assert "missing, always, never" in _explained(kernel, "%%container --pull=never x", 14)
-    assert "a widget that follows" in _explained(kernel, "%ctrt graph --live")
-    about = _explained(kernel, f"%%container {IMAGE}\nls", 20)
+    assert "missing, always, never" in explained(kernel, "%%container --pull=never x", 14)
+    assert "a widget that follows" in explained(kernel, "%ctrt graph --live")
+    about = explained(kernel, f"%%container {IMAGE}\nls", 20)
     assert about.startswith("localhost/test/shell:latest\n")
     assert "1 layer; its command is" in about
-    assert _explained(kernel, f"%%container {IMAGE}\ncat x", 36).endswith("/cat of the image")
-    assert _explained(kernel, f"%%container {IMAGE}\nzip", 37) == ""
-    assert "iterables" in _explained(kernel, "zip")
+    assert explained(kernel, f"%%container {IMAGE}\ncat x", 36).endswith("/cat of the image")
+    assert explained(kernel, f"%%container {IMAGE}\nzip", 37) == ""
+    assert "iterables" in explained(kernel, "zip")
 
 
 def test_a_script_is_no_python(kernel: Kernel) -> None:

@@ -4,62 +4,27 @@ from __future__ import annotations
 
 import json
 import os
-import sys
-import sysconfig
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from kernel_tools import IMAGE, Kernel, leftovers, wait_until
+from inside_images import PYTHON_IMAGE, missing, python_image
+from kernel_tools import IMAGE, Kernel, debugged, leftovers, wait_until
 
 from ctrt.engine import Engine
 from ctrt.engine.verbs import VERBS
 from ctrt.errors import CtrtError
-from ctrt.images.hostimage import from_host
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-PYTHON_IMAGE = "localhost/test/python"
-_LINKED = (
-    "libstdc++.so.6 libgcc_s.so.1 librt.so.1 libpthread.so.0 libdl.so.2 libutil.so.1 libm.so.6"
-)
-
-
-def _python_image(engine: Engine) -> None:
-    """Debian's Python with its standard library, and no ipykernel."""
-    library = f"/usr/lib/python3.{sys.version_info[1]}"
-    if not Path(library).is_dir():
-        pytest.skip(f"there is no {library}: the system's Python is another one than the tests'")
-    extensions = Path(library, "lib-dynload")
-    programs = ["/usr/bin/python3", "sh", "sleep", "ls"]
-    from_host(
-        engine.store,
-        PYTHON_IMAGE,
-        programs,
-        files=[(library, library), *_libraries(extensions)],
-    )
-
-
-def _libraries(extensions: Path) -> list[tuple[str, str]]:
-    """What the library's own extension modules and pyzmq's are linked with."""
-    import subprocess
-
-    found: set[str] = set()
-    for module in extensions.glob("*.so"):
-        listed = subprocess.run(["ldd", module], capture_output=True, text=True, check=False)
-        found.update(w for w in listed.stdout.split() if w.startswith("/") and ".so" in w)
-    for name in _LINKED.split():
-        path = f"/usr/lib/{sysconfig.get_config_var('MULTIARCH')}/{name}"
-        if os.path.exists(path):
-            found.add(path)
-    return [(os.path.realpath(path), path) for path in sorted(found)]
-
 
 @pytest.fixture(scope="module")
 def inside(store: Path) -> Iterator[Kernel]:
+    if missing():
+        pytest.skip(missing())
     engine = Engine()
-    _python_image(engine)
+    python_image(engine)
     words = ["install", "--image", PYTHON_IMAGE, "--name", "inside"]
     said = VERBS["kernel"](engine, [*words, "--python", "/usr/bin/python3"])
     assert str(said) == f"the kernel inside runs in {PYTHON_IMAGE}"
@@ -98,6 +63,10 @@ def test_the_notebook_s_folder_is_there(inside: Kernel) -> None:
     assert inside.good("import os; print(os.getcwd())").stream("stdout").strip() == os.getcwd()
 
 
+def test_the_debugger_stops_at_a_breakpoint(inside: Kernel) -> None:
+    assert debugged(inside) == (2, "2\n")
+
+
 def test_a_restart(inside: Kernel) -> None:
     inside.good("x = 1")
     inside.manager.restart_kernel()
@@ -119,3 +88,4 @@ def test_the_specification(inside: Kernel) -> None:
     specification = json.loads(path.read_text())
     assert specification["display_name"].endswith(f"({PYTHON_IMAGE})")
     assert "--packages" in specification["argv"]
+    assert specification["metadata"]["debugger"] is True

@@ -71,9 +71,40 @@ def test_all_that_a_cell_can(one: Kernel) -> None:
     assert "image/svg+xml" in graph
 
 
+def test_a_container_of_another_notebook(one: Kernel, fresh_kernel: Kernel) -> None:
+    outcome = fresh_kernel.good("text = 'put'")
+    outcome = fresh_kernel.good(
+        "%%container --in one --put text=/from-there\ncat /left; id -u; cat /proc/self/cgroup"
+    )
+    assert outcome.stream("stdout").startswith("first\n0\n")
+    assert one.good("%%container --in one\ncat /from-there").stream("stdout") == "put"
+    same = one.good("%%container --in one\ncat /proc/self/cgroup").stream("stdout")
+    assert outcome.stream("stdout").endswith(same)
+    sent = fresh_kernel.send("%%container --in one\necho ready; exec sleep 600")
+    ended = fresh_kernel.outcome(
+        sent, watch=lambda m: fresh_kernel.interrupt() if m.kind == "stream" else None
+    )
+    assert ended.error.startswith("KeyboardInterrupt")
+    assert one.good("%%container --in one\ncat /left").stream("stdout") == "first\n"
+
+
+def test_a_container_that_was_left_running(kernel: Kernel) -> None:
+    kernel.good(f"%%container -d --name apart {IMAGE}\nexec sleep 600")
+    try:
+        outcome = kernel.good("%%container --in apart -u 12:34\nid -u; id -g; cat /proc/1/comm")
+        assert outcome.stream("stdout") == "12\n34\nsleep\n"
+    finally:
+        kernel.good("%ctrt stop -t 0 apart")
+
+
+def test_a_terminal_in_a_container_that_runs(one: Kernel) -> None:
+    outcome, _ = one.asked("%%container --in one -t\ntty; read a < /dev/tty; echo $a", "answer")
+    assert outcome.stream("stdout") == "/dev/pts/0\nanswer\n"
+
+
 def test_mistakes(one: Kernel) -> None:
     assert one.bad("%%container --in oen\ntrue") == (
-        "CtrtError: --in oen: this kernel keeps no container 'oen'; there are one"
+        "CtrtError: there is no running container 'oen'; there are one"
     )
     assert one.bad("%%container --in one --tmpfs /a\ntrue") == (
         "CtrtError: container: --tmpfs cannot go with --in: the container is there already, and "

@@ -98,7 +98,7 @@ def test_a_body_for_another_interpreter(kernel: Kernel) -> None:
 
 def test_an_interpreter_that_is_none(kernel: Kernel) -> None:
     assert kernel.bad(f"%%container {IMAGE}\n#!python\n1").startswith(
-        "CtrtError: container: the cell begins with #!python, which is no absolute path"
+        "CtrtError: the cell begins with #!python, which is no absolute path"
     )
     assert "/usr/bin/nothing" in kernel.bad(f"%%container {IMAGE}\n#!/usr/bin/nothing\n1")
 
@@ -127,6 +127,27 @@ def test_a_terminal(kernel: Kernel) -> None:
     )
     assert outcome.stream("stdout") == "24 100\nName? Hello Ada\nSecret? \n6\n"
     assert [question["password"] for question in questions] == [False, True]
+
+
+def test_the_terminal_is_the_program_s_own(kernel: Kernel) -> None:
+    """It is the session's terminal, in the container's own /dev/pts, with job control."""
+    outcome, _ = kernel.asked(
+        f"%%container -t {IMAGE} bash -i\n"
+        "tty; test -e /dev/console && echo x > /dev/tty\nPS1=; set -m; sleep 0 & wait; jobs; exit\n"
+    )
+    text = outcome.stream("stdout") + outcome.stream("stderr")
+    assert "/dev/pts/0\nx\n" in text
+    assert "no job control" not in text
+    assert "cannot set terminal" not in text
+
+
+def test_an_interrupt_with_a_terminal(kernel: Kernel, store: Path) -> None:
+    sent = kernel.send(f"%%container -t {IMAGE}\ntrap 'echo caught; exit 7' INT; echo go; sleep 99")
+    outcome = kernel.outcome(
+        sent, watch=lambda m: kernel.interrupt() if "go" in m.content.get("text", "") else None
+    )
+    assert "caught\n" in outcome.stream("stdout")
+    assert wait_until(lambda: leftovers(store) == [])
 
 
 def test_the_end_of_a_terminal_s_input(kernel: Kernel) -> None:

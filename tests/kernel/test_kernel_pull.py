@@ -33,6 +33,11 @@ def test_progress_leaves_no_trace_that_nbval_sees(kernel: Kernel, registry: str)
     first = kernel.good(f"%%container {registry}/far/shell\necho pulled")
     shown = [m for m in first.messages if m.kind == "display_data"]
     assert [set(m.content["data"]) for m in shown] == [{WIDGET}]
+    opened = [m.content["data"]["state"] for m in first.messages if m.kind == "comm_open"]
+    (bar,) = (state for state in opened if state["_model_name"] == "FloatProgressModel")
+    assert bar["value"] <= bar["max"]
+    told = [m.content["data"].get("state", {}) for m in first.messages if m.kind == "comm_msg"]
+    assert any(str(state.get("value", "")).startswith("1 layer, ") for state in told)
     kinds = [m.kind for m in first.messages if m.kind in ("clear_output", "stream")]
     assert kinds == ["clear_output", "stream"]
     assert first.stream("stdout") == "pulled\n"

@@ -66,7 +66,7 @@ def test_the_world(kernel: Kernel, panel: Panel) -> None:
     (container,) = panel.world_with("seen")["containers"]
     assert container["image"] == IMAGE
     assert container["output"] is True
-    panel.say(type="watch", names=["seen", "nobody"])
+    panel.say(type="watch", pictures=[["container", "seen"], ["nobody"]])
     seen, nobody = panel.hear("picture"), panel.hear("picture")
     assert seen["graph"]["title"] == "Container seen"
     assert "there is no running container 'nobody'" in nobody["error"]
@@ -99,7 +99,7 @@ def test_a_live_view_uses_little_of_a_core(kernel: Kernel, panel: Panel) -> None
         "for i in $(seq 1 200); do sleep 600 & done; wait"
     )
     panel.say(type="visible", seconds=1)
-    panel.say(type="watch", names=["busy"])
+    panel.say(type="watch", pictures=[["container", "busy"]])
     panel.hear("picture")
     used = kernel.good(
         "import time\nstart, before = time.monotonic(), time.process_time()\n"

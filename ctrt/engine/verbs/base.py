@@ -6,7 +6,7 @@ from ctrt.errors import CtrtError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from typing import Any
 
     from ctrt.draw import Picture
@@ -61,6 +61,19 @@ class Text:
         return self.text
 
     __repr__ = __str__
+
+
+class Flow:
+    """Text as it comes, piece by piece: whoever shows it does not wait for its end."""
+
+    def __init__(self, pieces: Iterable[str]) -> None:
+        self._pieces = pieces
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._pieces)
+
+    def __str__(self) -> str:
+        return "".join(self._pieces)
 
 
 class Verb:

@@ -6,11 +6,13 @@ import os
 import sys
 
 from ctrt.engine.options import Option, Table
-from ctrt.engine.verbs.base import ONE, Text, Verb
+from ctrt.engine.verbs.base import ONE, Text, Verb, json_text, shown
 from ctrt.errors import CtrtError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from ctrt.draw import Picture
     from ctrt.engine import Engine
     from ctrt.engine.building import Event
@@ -49,29 +51,65 @@ def _build(engine: Engine, values: Values, report: Report) -> Text:
                 text = opened.read()
     except OSError as error:
         raise CtrtError(f"build: {file} cannot be read: {error.strerror}") from None
+    image = build_text(
+        engine,
+        text,
+        context,
+        values,
+        values.tag,
+        where=os.path.basename(file) if file != "-" else "standard input",
+        tell=None if values.quiet else tell,
+        report=report,
+    )
+    return Text(image.reference)
+
+
+def build_text(
+    engine: Engine,
+    text: str,
+    context: str,
+    values: Values,
+    names: list[str],
+    *,
+    where: str,
+    first_line: int = 1,
+    tell: Callable[[Event], object] | None = None,
+    report: Report = None,
+) -> Image:
+    """Build a Containerfile's text as the options of `build` say, and give it all the names.
+
+    `where` and `first_line` are what errors call the place of the text's first line.
+    """
+    from ctrt.engine import entrusted
+    from ctrt.oci.reference import parse
+
+    for name in names:
+        parse(name)  # a mistake in it is told before the work is done
     time_ns = None
     if values.timestamp is not None:
         if not values.timestamp.isdecimal():
             raise CtrtError(f"build: --timestamp {values.timestamp!r} is no number of seconds")
         time_ns = int(values.timestamp) * 1_000_000_000
-    names = values.tag
     image = engine.build(
         text,
         context,
         names[0] if names else "",
-        where=os.path.basename(file) if file != "-" else "standard input",
+        where=where,
+        first_line=first_line,
         arguments=_pairs(values.build_arg, "--build-arg"),
         labels=_pairs(values.label, "--label"),
         target=values.target or "",
         cache=not values.no_cache,
         pull=values.pull,
         time_ns=time_ns,
-        report=None if values.quiet else _tell,
+        secrets=entrusted.secrets(values.secret),
+        agents=entrusted.agents(values.ssh),
+        report=tell,
         progress=report,
     )
     for name in names[1:]:
         engine.store.tag(name, image.digest)
-    return Text(image.reference)
+    return image
 
 
 def _pairs(words: list[str], option: str) -> dict[str, str]:
@@ -84,7 +122,7 @@ def _pairs(words: list[str], option: str) -> dict[str, str]:
     return found
 
 
-def _tell(event: Event) -> None:
+def tell(event: Event) -> None:
     """Steps and output of a build as a terminal shows them."""
     out = sys.stderr
     if event.kind == "step":
@@ -132,7 +170,7 @@ def _diff(engine: Engine, values: Values, _report: Report) -> Text | Picture:
     if len(words) == 2 and not any(_is_image(engine, name) for name in words):
         from ctrt.engine.verbs.seeing import compare
 
-        return compare(engine, *words, ids=values.ids)
+        return shown(compare(engine, *words, ids=values.ids), values)
     if len(words) == 2:
         first, second = (found_image(engine, name) for name in words)
         changes = written.compared(engine, first, second)
@@ -142,6 +180,8 @@ def _diff(engine: Engine, values: Values, _report: Report) -> Text | Picture:
         image = found_image(engine, words[0])
         trees = Tree.of(engine.store, image.layers).changes
         changes = trees[-1] if trees else []
+    if values.json:
+        return json_text([{"path": f"/{each.path}", "change": each.what} for each in changes])
     return Text("\n".join(f"{_LETTERS[change.what]} /{change.path}" for change in changes))
 
 
@@ -226,6 +266,18 @@ VERBS = [
                 Option("-f --file", "the Containerfile, - for standard input", metavar="FILE"),
                 Option("--build-arg", "the value of an ARG", metavar="NAME=VALUE", kind="list"),
                 Option("--target", "the stage to build", metavar="STAGE"),
+                Option(
+                    "--secret",
+                    "lend a file or a variable to RUN --mount=type=secret",
+                    metavar="id=NAME,src=FILE|env=VARIABLE",
+                    kind="list",
+                ),
+                Option(
+                    "--ssh",
+                    "lend an ssh agent to RUN --mount=type=ssh",
+                    metavar="NAME[=SOCKET]",
+                    kind="list",
+                ),
                 Option("--no-cache", "do every step again"),
                 Option("--label", "add a label", metavar="NAME=VALUE", kind="list"),
                 Option(
@@ -267,7 +319,11 @@ VERBS = [
             "List what a container, or an image's last layer, added (A), changed (C) and deleted"
             " (D); what a second image has other than the first; or what sets two processes apart.",
             "CONTAINER | IMAGE [IMAGE] | PROCESS PROCESS",
-            [Option("--ids", "of processes: show the kernel's numbers and host paths")],
+            [
+                Option("--ids", "of processes: show the kernel's numbers and host paths"),
+                Option("--svg", "of processes: write an SVG file", metavar="FILE"),
+                Option("--json", "as JSON"),
+            ],
         ),
         _diff,
         range(1, 3),

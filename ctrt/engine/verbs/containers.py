@@ -8,6 +8,8 @@ from ctrt.errors import CtrtError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from ctrt.engine import Engine
     from ctrt.engine.options import Values
     from ctrt.engine.verbs.base import Report
@@ -19,12 +21,25 @@ def _familiar(reference: str) -> str:
     return parse(reference).familiar()
 
 
-def _ps(engine: Engine, _values: Values, _report: Report) -> Listing:
-    rows = [
-        (state["name"], _familiar(state["image"]), " ".join(state["command"]), str(state["pid"]))
-        for state in engine.states()
-    ]
-    return Listing(("NAME", "IMAGE", "COMMAND", "PID"), rows)
+def _ps(engine: Engine, values: Values, _report: Report) -> Listing:
+    states = engine.states()
+    rows = [(*_about(state), str(state["pid"])) for state in states]
+    if not values.all:
+        return Listing(("NAME", "IMAGE", "COMMAND", "PID"), rows)
+    from ctrt.engine import detached
+
+    listed = [(*row, "running") for row in rows]
+    running = {state["name"] for state in states}
+    for record in detached.records(engine.root):
+        if record.name not in running:
+            status = record.status
+            ended = "ended" if status is None else f"ended with {status}"
+            listed.append((*_about(record.state()), "", ended))
+    return Listing(("NAME", "IMAGE", "COMMAND", "PID", "STATUS"), listed)
+
+
+def _about(state: dict[str, Any]) -> tuple[str, str, str]:
+    return state["name"], _familiar(state["image"]), " ".join(state["command"])
 
 
 def _stop(engine: Engine, values: Values, _report: Report) -> Text:
@@ -49,7 +64,16 @@ def _version(_engine: Engine, _values: Values, _report: Report) -> Text:
 
 
 VERBS = [
-    Verb(Table("ps", "List the running containers.", "", []), _ps, NONE),
+    Verb(
+        Table(
+            "ps",
+            "List the running containers.",
+            "",
+            [Option("-a --all", "also detached ones that have ended")],
+        ),
+        _ps,
+        NONE,
+    ),
     Verb(
         Table(
             "stop",

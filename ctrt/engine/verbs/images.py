@@ -128,13 +128,16 @@ def describe(engine: Engine, image: Image) -> dict[str, Any]:
 
 
 def _prune(engine: Engine, values: Values, _report: Report) -> Text:
-    """Forget build steps (and with --all every image that no container stands on)."""
+    """Forget build steps and caches (and with --all every image that no container stands on)."""
+    from ctrt.engine.building import prune_caches
+
     used = {state["image"] for state in engine.states()}
     spawn = None if engine.host.privileged else engine._spawn  # noqa: SLF001
     before = _disk(engine)["total"]
     gone, blobs = engine.store.prune(
         lambda image: not values.all or image.reference in used, spawn=spawn
     )
+    prune_caches(engine)
     freed = max(0, before - _disk(engine)["total"])
     return Text("\n".join([*gone, f"{len(blobs)} blobs removed, {size_text(freed)} freed"]))
 
@@ -295,7 +298,7 @@ VERBS = [
     Verb(
         Table(
             "prune",
-            "Remove the steps that builds have left, and what nothing needs any more.",
+            "Remove the steps and caches that builds have left, and what nothing needs any more.",
             "",
             [Option("-a --all", "also every image that no container stands on")],
         ),

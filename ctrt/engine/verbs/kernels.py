@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
 _ASK = (
     "import sys, importlib.util as u;"
-    "print(sys.executable, '%d.%d' % sys.version_info[:2], bool(u.find_spec('ipykernel')))"
+    "print(sys.executable, '%d.%d' % sys.version_info[:2],"
+    " *(bool(u.find_spec(name)) for name in ('ipykernel', 'debugpy')))"
 )
 _LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789-_."
 
@@ -42,18 +43,20 @@ def _kernel(engine: Engine, values: Values, report: Report) -> Text:
             f"kernel install: the name {name!r} is not lower-case letters, digits, '-', '_', '.'"
         )
     engine.image(values.image, progress=report)
-    python, version, has_kernel = _ask(engine, values.image, values.python)
+    python, version, has_kernel, debugs = _ask(engine, values.image, values.python)
     arguments = [sys.executable, "-m", "ctrt_kernel.inside", "-f", "{connection_file}"]
     arguments += ["--image", str(reference), "--python", python]
     if not has_kernel:
-        arguments += ["--packages", _packages(familiar, version)]
+        packages = _packages(familiar, version)
+        debugs = os.path.isdir(f"{packages}/debugpy")
+        arguments += ["--packages", packages]
     for volume in values.volume:
         arguments += ["--volume", volume]
     specification = {
         "argv": arguments,
         "display_name": values.display_name or f"Python {version} ({familiar})",
         "language": "python",
-        "metadata": {"debugger": has_kernel},
+        "metadata": {"debugger": debugs},
     }
     directory = f"{_data_directory(values.sys_prefix)}/kernels/{name}"
     os.makedirs(directory, exist_ok=True)
@@ -63,8 +66,8 @@ def _kernel(engine: Engine, values: Values, report: Report) -> Text:
     return Text(f"the kernel {name} runs in {familiar}")
 
 
-def _ask(engine: Engine, image: str, wanted: str | None) -> tuple[str, str, bool]:
-    """The image's interpreter, its version, and whether it has ipykernel."""
+def _ask(engine: Engine, image: str, wanted: str | None) -> tuple[str, str, bool, bool]:
+    """The image's interpreter, its version, and whether it has ipykernel and debugpy."""
     last: CtrtError | None = None
     for python in [wanted] if wanted else ["python3", "python", "/usr/bin/python3"]:
         try:
@@ -73,7 +76,7 @@ def _ask(engine: Engine, image: str, wanted: str | None) -> tuple[str, str, bool
         except CtrtError as error:
             last = error
             continue
-        return words[0], words[1], words[2] == "True"
+        return words[0], words[1], words[2] == "True", words[3] == "True"
     raise CtrtError(f"kernel install: {image} has no Python that starts: {last}")
 
 

@@ -75,6 +75,7 @@ def _client(engine: Engine, registry: str, values: Values) -> Registry:
 def _pull(engine: Engine, values: Values, report: Report) -> Text:
     from ctrt.images.pull import pull
 
+    # Whoever names a platform may not mean to run it here.
     image = pull(
         engine.store,
         values.operands[0],
@@ -82,6 +83,7 @@ def _pull(engine: Engine, values: Values, report: Report) -> Text:
         progress=report,
         options=_options(values),
         policy=values.signature_policy or "",
+        unpacker=None if values.platform else engine.unpacker(),
     )
     return Text(image.reference)
 
