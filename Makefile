@@ -19,7 +19,7 @@ PYTEST := $(BIN)/python -m pytest
 FOLDERS := unit images registry runtime seeing kernel notebooks browser peers vm
 
 .PHONY: help demo lab test lint format test-root test-rootless $(FOLDERS:%=test-%) \
-	test-labextension benchmarks tour clean
+	test-labextension benchmarks pictures tour clean
 
 help: ## list the tasks
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 26
@@ -85,6 +85,12 @@ test-root: $(BUILD)/.test
 
 test-rootless: $(BUILD)/.test
 	$(PYTEST) tests/rootless tests/start -k rootless
+
+pictures: $(BUILD)/.test ## make the pictures of docs/guide.md anew
+	CTRT_SCREENSHOTS=$(CURDIR)/$(BUILD)/pictures $(PYTEST) tests/browser/test_lab_person.py \
+		tests/browser/test_lab_views.py
+	for picture in docs/pictures/notebook-*.png; do \
+		cp $(BUILD)/pictures/$${picture#docs/pictures/notebook-} $$picture; done
 
 benchmarks: $(BUILD)/.test ## measure against crun, runc and podman, and print the table
 	@sh tests/system-packages benchmarks

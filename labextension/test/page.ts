@@ -48,7 +48,7 @@ export function picture(others: Json = {}): Json {
         kind: 'join',
         points: [
           [1, 2],
-          [3, 4],
+          [31, 42],
         ],
         arrow: 'both',
         dash: true,

@@ -10,8 +10,10 @@ function hands(others: Partial<Hands> = {}): Hands {
   const nothing = (): void => undefined;
   return {
     do: () => Promise.resolve(''),
-    graph: nothing,
+    view: nothing,
     output: nothing,
+    terminal: () => Promise.resolve(),
+    more: nothing,
     load: nothing,
     ...others,
   };
@@ -48,16 +50,28 @@ test('a press on a button does what it says', async () => {
         done.push(`${action} ${name}`);
         return name === 'busybox' ? Promise.reject(new Error('in use')) : Promise.resolve('');
       },
-      graph: (name) => done.push(`graph ${name}`),
+      view: (words) => done.push(words.join(' ')),
+      terminal: (name) => Promise.reject(new Error(`no terminal in ${name}`)),
     },
   );
   find(list.node, '[data-key="Graph anna"]').click();
   find(list.node, '[data-key="Stop anna"]').click();
   await Promise.resolve();
+  find(list.node, '[data-key="Layers busybox"]').click();
+  find(list.node, '[data-key="Network of the machine"]').click();
   find(list.node, '[data-key="Remove busybox"]').click();
   await new Promise((resolve) => setTimeout(resolve, 0));
-  assert.deepEqual(done, ['graph anna', 'stop anna', 'remove busybox']);
+  assert.deepEqual(done, [
+    'container anna',
+    'stop anna',
+    'image busybox',
+    'network',
+    'remove busybox',
+  ]);
   assert.equal(find(list.node, '[role=status]').textContent, 'in use');
+  find(list.node, '[data-key="Terminal anna"]').click();
+  await new Promise((resolve) => setTimeout(resolve, 0));
+  assert.equal(find(list.node, '[role=status]').textContent, 'no terminal in anna');
 });
 
 test('a pull has a bar', () => {

@@ -16,7 +16,7 @@ test('a picture is copied member by member', () => {
   assert.equal(found.nodes[0]?.border, 'dashed');
   assert.deepEqual(found.edges[0]?.points, [
     [1, 2],
-    [3, 4],
+    [31, 42],
   ]);
   assert.equal(found.details.get('user:1')?.command, 'lsns -t user');
 });

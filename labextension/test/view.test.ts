@@ -249,6 +249,15 @@ test('an update keeps selection, folds and filter, and flashes what is new', () 
   assert.match(added.textContent, /×3/);
 });
 
+test('an update takes the keyboard from nobody', () => {
+  const el = place();
+  const handle = draw(picture(), el);
+  const filter = find(el, 'input');
+  filter.focus();
+  handle.update(picture({ title: 'Another' }));
+  assert.equal(document.activeElement, filter);
+});
+
 test('the selection from outside is shown, not told back', () => {
   const el = place();
   const told: string[] = [];

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parents[2]
 EXTENSION = ROOT / "labextension" / "dist"
 MODULE = ROOT / "kernel" / "ctrt_kernel" / "static" / "graph.js"
+AXE = ROOT / "labextension" / "node_modules" / "axe-core" / "axe.min.js"
 DATA = Path(__file__).parent / "data"
 MIME = "application/vnd.ctrt.graph.v1+json"
 START_SECONDS = 180
@@ -123,6 +124,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
         f"--ServerApp.root_dir={notebooks}",
         f"--IdentityProvider.token={token}",
         "--LabApp.expose_app_in_browser=True",
+        "--JupyterNotebookApp.expose_app_in_browser=True",
         "--LabApp.news_url=None",
         *(["--allow-root"] if os.geteuid() == 0 else []),
     ]
@@ -214,7 +216,7 @@ class LabPage:
         """Wait until the notebook's kernel is there and has this status."""
         self.page.wait_for_function(
             """status => {
-                const panel = window.jupyterapp.shell.currentWidget;
+                const panel = window.jupyterapp?.shell.currentWidget;
                 return panel?.sessionContext?.session?.kernel?.status === status;
             }""",
             arg=status,
@@ -224,6 +226,16 @@ class LabPage:
         """Run all cells and wait for the last one."""
         self.page.evaluate("window.jupyterapp.commands.execute('notebook:run-all-cells')")
         self.wait_for_kernel()
+
+    def faults(self, place: str) -> list[str]:
+        """What axe-core finds serious in a part of the page that is seen."""
+        self.page.evaluate(AXE.read_text())
+        found: dict[str, Any] = self.page.evaluate("place => axe.run(place)", place)
+        return [
+            f"{fault['id']}: {fault['nodes'][0]['html'][:200]}"
+            for fault in found["violations"]
+            if fault["impact"] in ("serious", "critical")
+        ]
 
     def screenshot(self, name: str) -> None:
         """Keep what is seen now, for people to look at."""

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import nbformat
 import pytest
@@ -13,7 +12,6 @@ if TYPE_CHECKING:
     from conftest import Lab, LabPage
 
 IMAGE = "localhost/person/shell"
-AXE = Path(__file__).resolve().parents[2] / "labextension/node_modules/axe-core/axe.min.js"
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -33,17 +31,6 @@ def _open(lab_page: LabPage, *cells: str) -> None:
     notebook = nbformat.v4.new_notebook(cells=code, metadata={"kernelspec": spec})
     lab_page.open("person.ipynb", notebook)
     lab_page.wait_for_kernel()
-
-
-def _faults(lab_page: LabPage, place: str) -> list[str]:
-    """What axe-core finds serious in a part of the page."""
-    lab_page.page.evaluate(AXE.read_text())
-    found: dict[str, Any] = lab_page.page.evaluate("place => axe.run(place)", place)
-    return [
-        f"{fault['id']}: {fault['nodes'][0]['html'][:200]}"
-        for fault in found["violations"]
-        if fault["impact"] in ("serious", "critical")
-    ]
 
 
 def test_complete_an_image_s_name(lab_page: LabPage) -> None:
@@ -80,6 +67,19 @@ def test_interrupt(lab_page: LabPage) -> None:
     page.evaluate("void window.jupyterapp.commands.execute('notebook:interrupt-kernel')")
     expect(output).to_contain_text("KeyboardInterrupt")
     lab_page.wait_for_kernel()
+    lab_page.screenshot("interrupt")
+
+
+def test_build_an_image_in_a_cell(lab_page: LabPage) -> None:
+    name = "localhost/person/built"
+    _open(
+        lab_page,
+        f"%%image {name}\nFROM {IMAGE}\nRUN echo hello > /greeting\nCMD cat /greeting",
+        f"%%container {name} cat /greeting",
+    )
+    lab_page.run_all()
+    expect(lab_page.page.locator(".jp-OutputArea").last).to_have_text("hello\n")
+    lab_page.screenshot("build")
 
 
 def test_rich_output_and_two_containers(lab_page: LabPage) -> None:
@@ -102,12 +102,12 @@ def test_rich_output_and_two_containers(lab_page: LabPage) -> None:
     expect(lab_page.view).to_be_visible()
     lab_page.view.scroll_into_view_if_needed()
     lab_page.screenshot("picture")
-    assert _faults(lab_page, ".ctrt-view") == []
+    assert lab_page.faults(".ctrt-view") == []
     page.get_by_role("tab", name="Containers", exact=True).click()
     expect(page.locator("#ctrt-world")).to_contain_text("one")
     lab_page.screenshot("panel")
-    assert _faults(lab_page, "#ctrt-world") == []
+    assert lab_page.faults("#ctrt-world") == []
     lab_page.theme("JupyterLab Dark")
-    assert _faults(lab_page, ".ctrt-view") == []
-    assert _faults(lab_page, "#ctrt-world") == []
+    assert lab_page.faults(".ctrt-view") == []
+    assert lab_page.faults("#ctrt-world") == []
     lab_page.screenshot("panel-dark")

@@ -5,13 +5,19 @@
  */
 
 import { html } from '../view/dom.js';
+import { LAYERS, MACHINE } from './views.js';
 import { size, type Action, type Container, type Image, type World } from './world.js';
 
 export interface Hands {
   /** Do something; the promise tells what was said, or fails with a sentence. */
   do(action: Action, name: string): Promise<string>;
-  graph(name: string): void;
+  /** Open a view in a tab. */
+  view(words: readonly string[]): void;
   output(name: string): void;
+  /** Open a terminal inside; the promise fails with a sentence where that cannot be. */
+  terminal(name: string): Promise<void>;
+  /** Offer the other views of a container at a button. */
+  more(name: string, others: readonly string[], button: HTMLElement): void;
   /** Bring ctrt into a kernel that has none. */
   load(): void;
 }
@@ -55,11 +61,26 @@ export class WorldList {
       }
     });
     this.form = form;
+    this.machine = html(
+      'section',
+      { 'aria-label': 'Machine' },
+      html('h3', {}, 'Machine'),
+      html(
+        'span',
+        { class: 'ctrt-world-hands' },
+        ...MACHINE.map(({ words, label }) =>
+          this.button(label, 'of the machine', () => {
+            this.hands.view(words);
+          }),
+        ),
+      ),
+    );
     this.node.append(this.kernel, this.body, this.bars, this.status);
     this.absent('no kernel');
   }
 
   private readonly form: HTMLFormElement;
+  private readonly machine: HTMLElement;
 
   /** Say whose world this is. */
   of(kernel: string): void {
@@ -87,7 +108,12 @@ export class WorldList {
     this.body.replaceChildren(
       this.section(
         'Containers',
-        world.containers.map((entry) => this.container(entry)),
+        world.containers.map((entry) =>
+          this.container(
+            entry,
+            world.containers.map(({ name }) => name).filter((name) => name !== entry.name),
+          ),
+        ),
         'None is running.',
       ),
       ...(world.sandboxes.length === 0
@@ -105,6 +131,7 @@ export class WorldList {
         'None yet.',
       ),
       this.form,
+      this.machine,
     );
     if (world.error !== '') {
       this.say(world.error);
@@ -152,7 +179,8 @@ export class WorldList {
       : '';
   }
 
-  private async do(action: Action, name: string): Promise<void> {
+  /** Have something done, and say how it went. */
+  async do(action: Action, name: string): Promise<void> {
     this.say(`${action} ${name} …`);
     if (action === 'pull') {
       this.progress(name, 0, 0);
@@ -172,6 +200,16 @@ export class WorldList {
     }
   }
 
+  /** Open a terminal inside a container. */
+  async terminal(name: string): Promise<void> {
+    try {
+      await this.hands.terminal(name);
+      this.say('');
+    } catch (error) {
+      this.say(error instanceof Error ? error.message : String(error));
+    }
+  }
+
   private section(title: string, entries: HTMLElement[], none: string): HTMLElement {
     return html(
       'section',
@@ -183,8 +221,13 @@ export class WorldList {
     );
   }
 
-  private container(entry: Container): HTMLElement {
+  /** `others` are the containers that it may be compared with. */
+  private container(entry: Container, others: readonly string[] = []): HTMLElement {
     const { name } = entry;
+    const more = this.button('More', name, () => {
+      this.hands.more(name, others, more);
+    });
+    more.setAttribute('aria-haspopup', 'menu');
     return html(
       'li',
       { class: 'ctrt-world-container', 'data-name': name },
@@ -198,14 +241,16 @@ export class WorldList {
         'span',
         { class: 'ctrt-world-hands' },
         this.button('Graph', name, () => {
-          this.hands.graph(name);
+          this.hands.view(['container', name]);
         }),
+        this.button('Terminal', name, () => void this.terminal(name)),
         entry.output
           ? this.button('Output', name, () => {
               this.hands.output(name);
             })
           : null,
         this.button('Stop', name, () => void this.do('stop', name)),
+        more,
       ),
     );
   }
@@ -219,6 +264,9 @@ export class WorldList {
       html(
         'span',
         { class: 'ctrt-world-hands' },
+        this.button(LAYERS.label, name, () => {
+          this.hands.view([...LAYERS.words, name]);
+        }),
         this.button('Remove', name, () => void this.do('remove', name)),
       ),
     );
@@ -249,7 +297,7 @@ export const PANEL_STYLE = `
 .ctrt-world li:hover, .ctrt-world li:focus-within { background: var(--jp-layout-color2); }
 .ctrt-world-name { font-weight: 600; overflow: hidden; text-overflow: ellipsis; white-space: nowrap; }
 .ctrt-world-what { color: var(--jp-ui-font-color1); font-size: 12px; overflow: hidden; text-overflow: ellipsis; white-space: nowrap; }
-.ctrt-world-hands { display: flex; gap: 4px; margin: 3px 0 2px; }
+.ctrt-world-hands { display: flex; flex-wrap: wrap; gap: 4px; margin: 3px 0 2px; }
 .ctrt-world-button { background: var(--jp-layout-color1); border: 1px solid var(--jp-border-color1); border-radius: 4px; color: inherit; cursor: pointer; font: inherit; font-size: 12px; padding: 2px 8px; }
 .ctrt-world-button:hover { background: var(--jp-layout-color3); }
 .ctrt-world :focus-visible { outline: 2px solid var(--jp-brand-color1); outline-offset: 1px; }

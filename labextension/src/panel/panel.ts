@@ -7,12 +7,14 @@
 
 import type { JupyterFrontEnd } from '@jupyterlab/application';
 import { MainAreaWidget, type ISessionContext } from '@jupyterlab/apputils';
-import type { Kernel, KernelMessage } from '@jupyterlab/services';
+import { PageConfig, URLExt } from '@jupyterlab/coreutils';
+import { ServerConnection, type Kernel, type KernelMessage } from '@jupyterlab/services';
 import type { Message } from '@lumino/messaging';
-import { Widget } from '@lumino/widgets';
+import { Menu, Widget } from '@lumino/widgets';
 import { html } from '../view/dom.js';
 import { draw, type Handle } from '../view/view.js';
 import { WorldList } from './list.js';
+import { CONTAINER, difference, tabLabel } from './views.js';
 import { Line, TARGET, type Action, type World } from './world.js';
 
 type Connection = Kernel.IKernelConnection;
@@ -23,11 +25,20 @@ function sessionOf(widget: Widget | null): ISessionContext | null {
   return context ?? null;
 }
 
-/** A main-area tab with the picture of one container, as long as it runs. */
+/** Whether the page is Notebook's, which has one document in the middle and room below. */
+const ONE_DOCUMENT = PageConfig.getOption('notebookPage') !== '';
+
+/** The command that opens a view; its argument `words` are those of the view. */
+export const VIEW = 'ctrt:view';
+
+/** A main-area tab with a picture, drawn anew as long as what it shows is there. */
 class PictureTab extends Widget {
   private handle: Handle | null = null;
 
-  constructor(readonly name: string) {
+  constructor(
+    readonly words: readonly string[],
+    private readonly seen: () => void,
+  ) {
     super();
     this.addClass('ctrt-tab');
     this.node.append(html('p', { class: 'ctrt-world-say' }, 'Asking the kernel …'));
@@ -35,9 +46,6 @@ class PictureTab extends Widget {
 
   picture(graph: unknown, error: string): void {
     if (error !== '') {
-      const label = `${this.name} (ended)`;
-      const owner = this.parent ?? this;
-      owner.title.label = label;
       if (this.handle === null) {
         this.node.replaceChildren(html('p', { class: 'ctrt-world-say', role: 'status' }, error));
       }
@@ -47,6 +55,24 @@ class PictureTab extends Widget {
       this.node.replaceChildren();
       this.handle = draw(graph, this.node);
     }
+  }
+
+  /** What a view of containers shows may have ended, also while the tab is not seen. */
+  told({ containers, sandboxes }: World): void {
+    const names = [...containers, ...sandboxes].map(({ name }) => name);
+    const [view = '', ...targets] = this.words;
+    const ended = view !== 'image' && !targets.every((target) => names.includes(target));
+    (this.parent ?? this).title.label = tabLabel(this.words) + (ended ? ' (ended)' : '');
+  }
+
+  protected override onAfterShow(message: Message): void {
+    super.onAfterShow(message);
+    this.seen();
+  }
+
+  protected override onAfterHide(message: Message): void {
+    super.onAfterHide(message);
+    this.seen();
   }
 
   override dispose(): void {
@@ -61,8 +87,12 @@ export class WorldPanel extends Widget {
   seconds = 2;
   private readonly list = new WorldList({
     do: (action, name) => this.do(action, name),
-    graph: (name) => {
-      this.openGraph(name);
+    view: (words) => {
+      this.openView(words);
+    },
+    terminal: (name) => this.openTerminal(name),
+    more: (name, others, button) => {
+      this.offer(name, others, button);
     },
     output: (name) => {
       void this.openOutput(name);
@@ -94,28 +124,77 @@ export class WorldPanel extends Widget {
     return this.line !== null;
   }
 
-  /** Have the kernel do something. */
-  do(action: Action, name: string): Promise<string> {
+  /** Have the kernel do something, and say in the panel what came of it. */
+  order(action: Action, name: string): Promise<void> {
+    return this.list.do(action, name);
+  }
+
+  /** Open a terminal inside a container, or say in the panel why not. */
+  terminal(name: string): Promise<void> {
+    return this.list.terminal(name);
+  }
+
+  private do(action: Action, name: string): Promise<string> {
     return this.line
       ? this.line.do(action, name)
       : Promise.reject(new Error('there is no kernel with ctrt'));
   }
 
-  /** Show a container's picture in a tab of the main area, which lives as the container does. */
-  openGraph(name: string): void {
-    let tab = this.tabs.get(name);
-    if (tab === undefined) {
-      const opened = new PictureTab(name);
-      tab = opened;
-      this.tabs.set(name, tab);
-      opened.disposed.connect(() => {
-        this.tabs.delete(name);
+  /** Show a view in a tab of the main area, drawn anew while it is seen. */
+  openView(words: readonly string[]): void {
+    const key = words.join(' ');
+    if (!this.tabs.has(key)) {
+      const tab = new PictureTab(words, () => {
         this.tell();
       });
-      this.add(opened, `ctrt-graph-${name}`, name);
-      this.tell();
+      this.tabs.set(key, tab);
+      tab.disposed.connect(() => {
+        this.tabs.delete(key);
+        this.tell();
+      });
+      this.add(tab, `ctrt-view-${key}`, tabLabel(words));
     }
-    this.app.shell.activateById(`ctrt-graph-${name}`);
+    this.app.shell.activateById(`ctrt-view-${key}`);
+  }
+
+  /** Open a terminal of the server with a shell inside a container. */
+  private async openTerminal(name: string): Promise<void> {
+    if (!this.app.serviceManager.terminals.isAvailable()) {
+      throw new Error('this server gives no terminals');
+    }
+    const script = await this.do('terminal', name);
+    const settings = this.app.serviceManager.serverSettings;
+    const answer = await ServerConnection.makeRequest(
+      URLExt.join(settings.baseUrl, 'api/terminals'),
+      { method: 'POST', body: JSON.stringify({ shell_command: ['/bin/sh', '-c', script] }) },
+      settings,
+    );
+    if (!answer.ok) {
+      throw new Error(`the server opened no terminal: ${answer.statusText}`);
+    }
+    const model = (await answer.json()) as { name: string };
+    if (ONE_DOCUMENT) {
+      window.open(URLExt.join(settings.baseUrl, 'terminals', model.name), '_blank', 'noopener');
+    } else {
+      await this.app.commands.execute('terminal:open', { name: model.name });
+    }
+  }
+
+  /** A menu of all views of a container, at a button. */
+  private offer(name: string, others: readonly string[], button: HTMLElement): void {
+    const menu = new Menu({ commands: this.app.commands });
+    for (const { words, label } of CONTAINER) {
+      menu.addItem({ command: VIEW, args: { words: [...words, name], label } });
+    }
+    if (others.length > 0) {
+      menu.addItem({ type: 'separator' });
+    }
+    for (const other of others) {
+      const args = { words: difference(name, other), label: `Compare with ${other}` };
+      menu.addItem({ command: VIEW, args });
+    }
+    const { left, bottom } = button.getBoundingClientRect();
+    menu.open(left, bottom);
   }
 
   protected override onAfterShow(message: Message): void {
@@ -134,7 +213,10 @@ export class WorldPanel extends Widget {
     tab.id = id;
     tab.title.label = label;
     tab.title.closable = true;
-    this.app.shell.add(tab, 'main');
+    if (ONE_DOCUMENT) {
+      tab.node.style.minHeight = '45vh';
+    }
+    this.app.shell.add(tab, ONE_DOCUMENT ? 'down' : 'main');
   }
 
   private async openOutput(name: string): Promise<void> {
@@ -239,9 +321,12 @@ export class WorldPanel extends Widget {
       {
         world: (world: World) => {
           this.list.show(world);
+          for (const tab of this.tabs.values()) {
+            tab.told(world);
+          }
         },
-        picture: (name, graph, error) => {
-          this.tabs.get(name)?.picture(graph, error);
+        picture: (words, graph, error) => {
+          this.tabs.get(words.join(' '))?.picture(graph, error);
         },
         progress: (name, done, total) => {
           this.list.progress(name, done, total);
@@ -270,8 +355,9 @@ export class WorldPanel extends Widget {
 
   /** Tell the kernel what is seen of it. */
   private tell(): void {
-    this.line?.watch([...this.tabs.keys()]);
-    this.line?.visible(this.isVisible || this.tabs.size > 0 ? this.seconds : null);
+    const seen = [...this.tabs.values()].filter((tab) => tab.isVisible);
+    this.line?.watch(seen.map(({ words }) => words));
+    this.line?.visible(this.isVisible || seen.length > 0 ? this.seconds : null);
   }
 
   /** Other settings. */

@@ -8,15 +8,18 @@ import {
 import { ICommandPalette } from '@jupyterlab/apputils';
 import { ILauncher } from '@jupyterlab/launcher';
 import { ISettingRegistry } from '@jupyterlab/settingregistry';
+import type { ReadonlyPartialJSONObject } from '@lumino/coreutils';
 import { LabIcon } from '@jupyterlab/ui-components';
 import { PANEL_STYLE } from './list.js';
-import { WorldPanel } from './panel.js';
+import { VIEW, WorldPanel } from './panel.js';
+import { MACHINE } from './views.js';
 
 const ID = 'jupyterlab-ctrt:plugin';
 const SHOW = 'ctrt:show-containers';
-const GRAPH = 'ctrt:graph';
+const TERMINAL = 'ctrt:terminal';
 const STOP = 'ctrt:stop';
-const ROW = 'ctrt-world-container';
+const REMOVE = 'ctrt:remove';
+const ROWS = ['ctrt-world-container', 'ctrt-world-image'];
 
 const icon = new LabIcon({
   name: 'ctrt:containers',
@@ -52,9 +55,13 @@ const plugin: JupyterFrontEndPlugin<void> = {
     app.shell.add(panel, 'left', { rank: 450 });
     restorer?.add(panel, panel.id);
 
-    /** The container that a context menu was opened on. */
-    const chosen = (): string =>
-      app.contextMenuHitTest((node) => node.classList.contains(ROW))?.dataset.name ?? '';
+    /** The container or image that is named, or that a context menu was opened on. */
+    const chosen = (args: ReadonlyPartialJSONObject): string =>
+      typeof args.name === 'string'
+        ? args.name
+        : (app.contextMenuHitTest((node) => ROWS.some((row) => node.classList.contains(row)))
+            ?.dataset.name ?? '');
+    const isEnabled = (): boolean => panel.connected;
 
     app.commands.addCommand(SHOW, {
       label: 'Containers',
@@ -64,19 +71,34 @@ const plugin: JupyterFrontEndPlugin<void> = {
         app.shell.activateById(panel.id);
       },
     });
-    app.commands.addCommand(GRAPH, {
-      label: 'Open the Graph',
-      caption: 'Draw the namespaces and mounts of a container in a tab',
-      isEnabled: () => panel.connected,
-      execute: (words) => {
-        panel.openGraph(typeof words.name === 'string' ? words.name : chosen());
+    app.commands.addCommand(VIEW, {
+      label: (args) => (typeof args.label === 'string' ? args.label : 'Open the Graph'),
+      caption: 'Draw what the kernel sees, in a tab',
+      isEnabled,
+      execute: (args) => {
+        const words = Array.isArray(args.words) ? args.words.map(String) : ['container'];
+        panel.openView(args.chosen === true ? [...words, chosen(args)] : words);
       },
+    });
+    app.commands.addCommand(TERMINAL, {
+      label: 'Open a Terminal inside',
+      isEnabled,
+      execute: (args) => panel.terminal(chosen(args)),
     });
     app.commands.addCommand(STOP, {
       label: 'Stop the Container',
-      isEnabled: () => panel.connected,
-      execute: (words) => panel.do('stop', typeof words.name === 'string' ? words.name : chosen()),
+      isEnabled,
+      execute: (args) => panel.order('stop', chosen(args)),
     });
+    app.commands.addCommand(REMOVE, {
+      label: 'Remove the Image',
+      isEnabled,
+      execute: (args) => panel.order('remove', chosen(args)),
+    });
+    for (const { words, label } of MACHINE) {
+      const args = { words: [...words], label: `${label} of This Machine` };
+      palette?.addItem({ command: VIEW, args, category: 'Containers' });
+    }
     palette?.addItem({ command: SHOW, category: 'Containers' });
     launcher?.add({ command: SHOW, category: 'Other', rank: 50 });
     if (settings) {

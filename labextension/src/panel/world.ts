@@ -28,12 +28,12 @@ export interface World {
   readonly error: string;
 }
 
-export type Action = 'stop' | 'remove' | 'output' | 'pull';
+export type Action = 'stop' | 'remove' | 'output' | 'pull' | 'terminal';
 
 /** Where a kernel's messages go to. */
 export interface Listener {
   world(world: World): void;
-  picture(name: string, graph: unknown, error: string): void;
+  picture(words: readonly string[], graph: unknown, error: string): void;
   progress(name: string, done: number, total: number): void;
 }
 
@@ -59,6 +59,10 @@ function number(value: unknown): number {
 
 function list(value: unknown): Json[] {
   return Array.isArray(value) ? value.map(object) : [];
+}
+
+function texts(value: unknown): string[] {
+  return Array.isArray(value) ? value.map(text) : [];
 }
 
 function container(value: Json): Container {
@@ -104,9 +108,9 @@ export class Line {
     this.comm.send({ type: 'visible', seconds });
   }
 
-  /** Ask for the pictures of these. */
-  watch(names: readonly string[]): void {
-    this.comm.send({ type: 'watch', names: [...names] });
+  /** Ask for these pictures, each named by the words that the kernel draws it by. */
+  watch(pictures: readonly (readonly string[])[]): void {
+    this.comm.send({ type: 'watch', pictures: pictures.map((words) => [...words]) });
   }
 
   /** Have something done; gives what it says, or an error in one sentence. */
@@ -127,7 +131,7 @@ export class Line {
         this.listener.world(readWorld(data));
         break;
       case 'picture':
-        this.listener.picture(name, data.graph, text(data.error));
+        this.listener.picture(texts(data.words), data.graph, text(data.error));
         break;
       case 'progress':
         this.listener.progress(name, number(data.done), number(data.total));

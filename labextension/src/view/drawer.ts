@@ -108,7 +108,7 @@ export class Drawer {
         'header',
         { class: kindClass(kind) },
         html('span', { class: 'ctrt-badge', 'aria-hidden': 'true' }, icon(kind)),
-        html('h4', {}, name, html('small', {}, kindName(kind))),
+        html('h4', {}, name, html('small', {}, kindName(kind, picture.view))),
         shut,
       ),
     ];

@@ -21,6 +21,35 @@ const SMALLEST = 0.75;
 /** Pixels below which a drawing is not on the page yet. */
 const SEEN_FROM = 100;
 
+const BOXES = ['container', 'tabbed'];
+
+/** A band behind every other line of a table, so that the eye finds from one column to the next. */
+function bands(nodes: readonly Node[]): SVGRectElement[] {
+  const lines = nodes.filter(({ shape }) => shape === 'row');
+  /** What holds each line: a box, or nothing. */
+  const holders = new Map<string, string | null>();
+  const lefts = new Map<string | null, number>();
+  for (const { id, parent, x } of lines) {
+    const above = parent ?? '';
+    const holder = holders.has(above) ? (holders.get(above) ?? null) : parent;
+    holders.set(id, holder);
+    lefts.set(holder, Math.min(lefts.get(holder) ?? x, x));
+  }
+  return lines
+    .filter((_, i) => i % 2 === 0)
+    .map(({ id, x, y, w, h }) => {
+      const left = (lefts.get(holders.get(id) ?? null) ?? x) - 8;
+      return svg('rect', {
+        class: 'ctrt-band',
+        x: left,
+        y,
+        width: x + w + 8 - left,
+        height: h,
+        rx: 5,
+      });
+    });
+}
+
 export interface GraphEvents {
   select(id: string): void;
   open(id: string): void;
@@ -80,22 +109,17 @@ export class Graph {
       },
       svg('desc', {}, picture.description),
     );
-    const kinds = new Map(nodes.map((node) => [node.id, node.kind]));
-    const lines = nodes.filter(({ shape }) => shape === 'row');
-    const left = Math.min(...lines.map(({ x }) => x)) - 8;
-    // A band behind every other line, so that the eye finds from one column to the next.
-    for (const { x, y, w, h } of lines.filter((_, i) => i % 2 === 0)) {
-      const width = x + w + 8 - left;
-      canvas.append(svg('rect', { class: 'ctrt-band', x: left, y, width, height: h, rx: 5 }));
-    }
+    // Boxes are the ground that lines run on, and every other shape stands on both.
+    const [boxes, ground, others] = [svg('g'), svg('g'), svg('g')];
+    ground.append(...bands(nodes));
     for (const node of nodes) {
       const [element, words] = drawNode(node, icons.get(node.kind) ?? '');
       this.unfitted.push(...words);
-      canvas.append(element);
+      (BOXES.includes(node.shape) ? boxes : others).append(element);
       if (node.shape === 'text' && !answers(node.id)) {
         continue;
       }
-      makeButton(element, node);
+      makeButton(element, node, picture.view);
       element.addEventListener('click', (event) => {
         event.stopPropagation();
         this.focus(node.id, true);
@@ -105,10 +129,11 @@ export class Graph {
       this.order.push({ node, element });
     }
     for (const edge of picture.edges) {
-      const element = drawEdge(edge, kinds.get(edge.from) ?? '');
+      const element = drawEdge(edge);
       this.edges.push({ edge, element });
-      canvas.append(element);
+      ground.append(element);
     }
+    canvas.append(boxes, ground, others);
     this.order[0]?.element.setAttribute('tabindex', '0');
     canvas.addEventListener('keydown', (event) => {
       this.key(event);

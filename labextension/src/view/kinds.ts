@@ -27,6 +27,8 @@ export const KINDS: ReadonlyMap<string, Kind> = new Map([
   ['mount', { name: 'mount', icon: '/', light: '#1f5fbf', dark: '#7db4ff' }],
   ['group', { name: 'peer group', icon: '#', light: '#1f5fbf', dark: '#7db4ff' }],
   ['caps', { name: 'capabilities', icon: '^', ...INK }],
+  ['layer', { name: 'image layer', icon: 'L', light: '#1f5fbf', dark: '#7db4ff' }],
+  ['file', { name: 'file', icon: '/', ...INK }],
   ['note', { name: 'note', icon: 'i', ...INK }],
 ]);
 
@@ -35,12 +37,19 @@ export function kindClass(kind: string): string {
   return KINDS.has(kind) ? `ctrt-k-${kind}` : 'ctrt-k-note';
 }
 
-export function kindName(kind: string): string {
-  return KINDS.get(kind)?.name ?? kind;
-}
+/** Views in which a kind lends its colour to something near it. */
+const NAMES_IN_VIEW: ReadonlyMap<string, string> = new Map([
+  ['cgroups cgroup', 'cgroup'],
+  ['network net', 'network'],
+  ['ids user', 'user and group ids'],
+  ['layers mnt', 'image layer'],
+  ['layers mount', 'file'],
+  ['difference note', 'difference'],
+]);
 
-export function kindIcon(kind: string): string {
-  return KINDS.get(kind)?.icon ?? '';
+/** What a kind is called, in the view that it occurs in. */
+export function kindName(kind: string, view = ''): string {
+  return NAMES_IN_VIEW.get(`${view} ${kind}`) ?? KINDS.get(kind)?.name ?? kind;
 }
 
 /** What `+`, `~` and `-` say in words. */

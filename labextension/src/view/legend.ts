@@ -1,17 +1,30 @@
 /** The legend: kinds that occur in the picture, lines, signs and keys. */
 
-import type { Node, Picture } from './picture.js';
+import type { Edge, Node, Picture } from './picture.js';
 import { DIFF_NAMES, diffClass, kindClass, kindName } from './kinds.js';
-import { drawNode } from './shapes.js';
+import { drawEdge, drawNode, isSpace } from './shapes.js';
 import { html, svg } from './dom.js';
 
-const SHAPES: readonly [Node['shape'], string][] = [
-  ['container', 'user namespace'],
+/** What a shape stands for, and with another word in the views where it is something else. */
+const SHAPES: readonly [shape: string, words: string, elsewhere?: Record<string, string>][] = [
+  [
+    'container',
+    'user namespace',
+    { network: 'network namespace', stack: 'container', layers: 'layer' },
+  ],
   ['tabbed', 'pid namespace'],
-  ['pill', 'another namespace'],
-  ['chip', 'process'],
+  ['pill', 'another namespace', { stack: 'new namespace' }],
+  ['chip', 'process', { network: 'interface' }],
   ['row', 'mount'],
   ['hexagon', 'peer group'],
+  ['segment', 'range of ids'],
+  ['trapezoid', 'cgroup, with its limits and use'],
+];
+
+const LINES: readonly [kind: string, words: string][] = [
+  ['ribbon', 'the same ids'],
+  ['veth', 'a veth pair'],
+  ['link', 'started the one below'],
 ];
 
 const BORDERS: readonly [Node['border'], string][] = [
@@ -60,6 +73,32 @@ function sample(shape: string, border: Node['border']): SVGSVGElement {
   );
 }
 
+function line(kind: string): SVGSVGElement {
+  const ribbon: Edge['points'] = [
+    [14, 2],
+    [34, 2],
+    [42, 24],
+    [6, 24],
+  ];
+  const straight: Edge['points'] = [
+    [8, 13],
+    [40, 13],
+  ];
+  const edge: Edge = {
+    from: 'sample',
+    to: 'sample',
+    kind,
+    points: kind === 'ribbon' ? ribbon : straight,
+    arrow: kind === 'link' ? 'end' : 'none',
+    dash: false,
+  };
+  return svg(
+    'svg',
+    { viewBox: '0 0 48 26', width: 48, height: 26, 'aria-hidden': 'true' },
+    drawEdge(edge),
+  );
+}
+
 function group(
   title: string,
   entries: readonly (readonly [Element, string])[],
@@ -83,7 +122,8 @@ export function legend(picture: Picture, icons: ReadonlyMap<string, string>): HT
       .filter(({ shape, kind }) => shape !== 'row' || kind === 'mount')
       .map(({ shape }) => shape),
   );
-  const spaces = drawn.filter(({ kind }) => kind !== 'group');
+  const spaces = drawn.filter((node) => isSpace(node) || node.border === 'dotted');
+  const lines = new Set(picture.edges.map(({ kind }) => kind));
   const borders = new Set(spaces.map(({ border }) => border));
   const diffs = new Set<string>([...picture.rows, ...picture.nodes].map(({ diff }) => diff));
   const keys = group(
@@ -96,19 +136,23 @@ export function legend(picture: Picture, icons: ReadonlyMap<string, string>): HT
       'Kinds',
       [...kinds].map((kind) => [
         html('span', { class: `ctrt-badge ${kindClass(kind)}` }, icons.get(kind) ?? ''),
-        kindName(kind),
+        kindName(kind, picture.view),
       ]),
     ),
     group(
       'Shapes',
-      SHAPES.filter(([shape]) => shapes.has(shape)).map(([shape, words]) => [
+      SHAPES.filter(([shape]) => shapes.has(shape)).map(([shape, words, elsewhere]) => [
         sample(shape, 'solid'),
-        words,
+        elsewhere?.[picture.view] ?? words,
       ]),
     ),
     html(
       'div',
       {},
+      group(
+        'Lines',
+        LINES.filter(([kind]) => lines.has(kind)).map(([kind, words]) => [line(kind), words]),
+      ),
       group(
         'Borders',
         BORDERS.filter(([border]) => borders.size > 1 && borders.has(border)).map(

@@ -13,6 +13,10 @@ import { classes, svg } from './dom.js';
 const DISC = 10;
 const TAB = 30;
 const BOX_HEADER = 50;
+const SLOPE = 9;
+
+/** An arrow shorter than this has no room for two heads. */
+const TWO_HEADS = 14;
 
 /** Words with the room they have; `fit` cuts them once the page can measure. */
 export interface Words {
@@ -93,6 +97,17 @@ function hexagon({ l, t, r, b }: Frame, className: string): SVGPathElement {
   return path(steps, className);
 }
 
+/** A cgroup: narrower at its foot, where what is left for those below goes through. */
+function trapezoid({ l, t, r, b }: Frame, className: string): SVGPathElement {
+  const steps: Step[] = [
+    ['M', l, t],
+    ['H', r],
+    ['L', r - SLOPE, b],
+    ['H', l + SLOPE],
+  ];
+  return path(steps, className);
+}
+
 /** The outline of a node, `inset` user units inside its rectangle. */
 function outline(node: Node, inset: number, className: string): Element | null {
   const frame: Frame = {
@@ -111,8 +126,12 @@ function outline(node: Node, inset: number, className: string): Element | null {
       return hexagon(frame, className);
     case 'pill':
       return rectangle(frame, node.h / 2, className);
+    case 'trapezoid':
+      return trapezoid(frame, className);
     case 'chip':
       return rectangle(frame, 7, className);
+    case 'segment':
+      return rectangle(frame, 5 - inset, className);
     case 'row':
     case 'text':
       return rectangle({ ...frame, l: frame.l - 5 }, 3, className);
@@ -157,6 +176,11 @@ function mark({ x, y, w, diff }: Node): SVGGElement {
   );
 }
 
+/** Whether a line around this shape says how it stands to its origin. */
+export function isSpace({ shape }: Node): boolean {
+  return ['container', 'tabbed', 'pill'].includes(shape);
+}
+
 const BORDER_WORDS = {
   solid: '',
   dashed: 'initial',
@@ -165,11 +189,11 @@ const BORDER_WORDS = {
 };
 
 /** What a screen reader says, and what the pointer shows: words that the drawing may have cut. */
-export function spoken(node: Node): string {
+export function spoken(node: Node, view = ''): string {
   const name = node.label || node.code || node.id;
-  const border = node.kind === 'group' ? '' : BORDER_WORDS[node.border];
+  const border = isSpace(node) || node.border === 'dotted' ? BORDER_WORDS[node.border] : '';
   return [
-    kindName(node.kind),
+    kindName(node.kind, view),
     name,
     node.sub,
     DIFF_NAMES.get(node.diff) ?? '',
@@ -181,13 +205,14 @@ export function spoken(node: Node): string {
 }
 
 /** Make a drawn node something that can be reached and pressed. */
-export function makeButton(element: SVGGElement, node: Node): void {
+export function makeButton(element: SVGGElement, node: Node, view: string): void {
   element.classList.add('ctrt-button');
   element.setAttribute('role', 'button');
   element.setAttribute('tabindex', '-1');
   element.setAttribute('aria-pressed', 'false');
-  element.setAttribute('aria-label', spoken(node));
-  element.prepend(svg('title', {}, spoken(node)));
+  const words = spoken(node, view);
+  element.setAttribute('aria-label', words);
+  element.prepend(svg('title', {}, words));
 }
 
 interface Place {
@@ -215,10 +240,14 @@ function place(node: Node, icon: string): { disc: Place | null; words: Place } {
       return withDisc(x + 8, middle, x + w - 4);
     case 'chip':
       return { disc: null, words: { x: x + 14, y: middle, room: w - 18 } };
+    case 'trapezoid':
+      return { disc: null, words: { x: x + SLOPE + 7, y: middle, room: w - 2 * SLOPE - 9 } };
     case 'hexagon':
+    case 'segment':
       return { disc: null, words: { x: x + w / 2, y: middle, room: w - 4, anchor: 'middle' } };
     case 'row': {
-      const end = node.cells[0]?.x ?? x + w;
+      // A sign may stand before the words.
+      const end = node.cells.find((cell) => cell.x > x)?.x ?? x + w;
       return { disc: null, words: { x, y: middle, room: end - x - 4 } };
     }
     case 'text':
@@ -238,11 +267,11 @@ function write(
   return { element, width: room };
 }
 
+const FORMS = ['tabbed', 'pill', 'chip', 'hexagon', 'row', 'segment', 'text', 'trapezoid'];
+
 /** The group of one node, and its words for `fit`. */
 export function drawNode(node: Node, icon: string): [SVGGElement, Words[]] {
-  const shape = ['tabbed', 'pill', 'chip', 'hexagon', 'row', 'text'].includes(node.shape)
-    ? node.shape
-    : 'box';
+  const shape = FORMS.includes(node.shape) ? node.shape : 'box';
   const group = svg('g', {
     class: classes(
       'ctrt-node',
@@ -279,7 +308,8 @@ export function drawNode(node: Node, icon: string): [SVGGElement, Words[]] {
     const span = svg('tspan', { class: 'ctrt-cell' }, cell.text);
     words.push(write(group, { x: cell.x, y: at.words.y, room: end - cell.x - 4 }, span));
   });
-  if (node.diff !== '') {
+  // The line of a table has its sign in a column.
+  if (node.diff !== '' && shape !== 'row') {
     group.append(mark(node));
   }
   return [group, words];
@@ -317,28 +347,43 @@ function arrowHead([x, y]: Point, [fromX, fromY]: Point): SVGPolygonElement {
   });
 }
 
-/** A line; `kind` is that of the node it comes from. */
-export function drawEdge(edge: Edge, kind: string): SVGGElement {
-  const { points } = edge;
+/** The kind whose colour a line has; what else there is runs between peer groups of mounts. */
+const EDGE_KINDS: ReadonlyMap<string, string> = new Map([
+  ['tree', 'ctrt-branch'],
+  ['link', 'ctrt-branch'],
+  ['ribbon', kindClass('user')],
+  ['veth', kindClass('net')],
+]);
+
+/** A line, or the ribbon between two that are the same. */
+export function drawEdge({ points, kind, arrow, dash }: Edge): SVGGElement {
+  const corners = points.map(([x, y]) => `${String(x)},${String(y)}`).join(' ');
   const group = svg(
     'g',
     {
       class: classes(
         'ctrt-edge',
-        edge.kind === 'tree' ? 'ctrt-branch' : kindClass(kind),
-        edge.dash && 'ctrt-dash',
+        EDGE_KINDS.get(kind) ?? kindClass('group'),
+        kind === 'tree' && 'ctrt-hair',
+        dash && 'ctrt-dash',
       ),
       'aria-hidden': 'true',
     },
-    svg('polyline', { points: points.map(([x, y]) => `${String(x)},${String(y)}`).join(' ') }),
+    kind === 'ribbon'
+      ? svg('polygon', { class: 'ctrt-ribbon', points: corners })
+      : svg('polyline', { points: corners }),
   );
   const [first, second] = points;
   const [before, last] = points.slice(-2);
-  if (edge.arrow !== 'none' && before && last) {
-    group.append(arrowHead(last, before));
+  if (!first || !second || !before || !last) {
+    return group;
   }
-  if (edge.arrow === 'both' && first && second) {
-    group.append(arrowHead(first, second));
+  const length = Math.abs(last[0] - first[0]) + Math.abs(last[1] - first[1]);
+  if (arrow === 'end' || (arrow === 'both' && length >= TWO_HEADS)) {
+    group.append(arrowHead(last, before));
+    if (arrow === 'both') {
+      group.append(arrowHead(first, second));
+    }
   }
   return group;
 }

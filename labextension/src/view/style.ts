@@ -149,11 +149,11 @@ ${KIND_RULES}
 .ctrt-view .ctrt-row > .ctrt-shape, .ctrt-view .ctrt-text > .ctrt-shape { fill: var(--k); fill-opacity: 0; stroke: none; }
 .ctrt-view .ctrt-row.ctrt-button:hover > .ctrt-shape, .ctrt-view .ctrt-text.ctrt-button:hover > .ctrt-shape { fill: var(--k); fill-opacity: 0.1; }
 .ctrt-view .ctrt-legend .ctrt-row > .ctrt-shape { fill-opacity: 0.25; }
-.ctrt-view .ctrt-node.ctrt-added > .ctrt-shape, .ctrt-view .ctrt-node.ctrt-changed > .ctrt-shape, .ctrt-view .ctrt-node.ctrt-removed > .ctrt-shape { stroke: var(--d); stroke-width: 2; }
+.ctrt-view .ctrt-node:not(.ctrt-row):is(.ctrt-added, .ctrt-changed, .ctrt-removed) > .ctrt-shape { stroke: var(--d); stroke-width: 2; }
 .ctrt-view svg .ctrt-label { fill: var(--k); font-size: 13px; font-weight: 600; }
 .ctrt-view .ctrt-band { fill: var(--ctrt-fg); fill-opacity: 0.045; }
 .ctrt-view svg .ctrt-box .ctrt-label { font-size: 14px; }
-.ctrt-view .ctrt-chip > .ctrt-shape { fill: var(--ctrt-bg2); stroke-width: 1; }
+.ctrt-view .ctrt-chip > .ctrt-shape { fill: var(--ctrt-bg2); stroke: var(--ctrt-muted); stroke-width: 1; }
 .ctrt-view svg .ctrt-chip .ctrt-label { fill: var(--ctrt-fg); font-family: var(--ctrt-mono); }
 .ctrt-view svg .ctrt-row .ctrt-label, .ctrt-view svg .ctrt-cell { font-family: var(--ctrt-mono); fill: var(--ctrt-fg); font-size: 12.5px; font-weight: 400; }
 .ctrt-view svg .ctrt-family .ctrt-label { font-weight: 600; }
@@ -161,7 +161,7 @@ ${KIND_RULES}
 .ctrt-view svg .ctrt-cell { fill: var(--ctrt-muted); }
 .ctrt-view svg .ctrt-text .ctrt-label { fill: var(--ctrt-muted); font-size: 12px; font-weight: 400; }
 .ctrt-view svg .ctrt-heading .ctrt-label, .ctrt-view svg .ctrt-title .ctrt-label { fill: var(--ctrt-fg); font-size: 14px; font-weight: 600; }
-.ctrt-view svg .ctrt-head .ctrt-label { font-size: 11px; font-weight: 600; }
+.ctrt-view svg .ctrt-head .ctrt-label { font-size: 11px; font-weight: 400; letter-spacing: 0.02em; }
 .ctrt-view svg .ctrt-hexagon .ctrt-label { font-size: 11px; }
 .ctrt-view svg .ctrt-hexagon.ctrt-border-solid .ctrt-label { fill: var(--ctrt-on-kind); }
 .ctrt-view svg .ctrt-sub { fill: var(--ctrt-muted); }
@@ -174,12 +174,17 @@ ${KIND_RULES}
 .ctrt-view .ctrt-button[aria-pressed='true'] > .ctrt-ring { stroke: var(--ctrt-focus); stroke-width: 2; }
 .ctrt-view .ctrt-button:focus-visible { outline: none; }
 .ctrt-view .ctrt-button:focus-visible > .ctrt-ring { stroke: var(--ctrt-focus); stroke-width: 3.5; }
+.ctrt-view .ctrt-pill > .ctrt-shape, .ctrt-view .ctrt-segment > .ctrt-shape, .ctrt-view .ctrt-trapezoid > .ctrt-shape { fill: color-mix(in srgb, var(--k) 7%, var(--ctrt-bg)); stroke-linejoin: round; }
+.ctrt-view svg .ctrt-segment .ctrt-label { fill: var(--ctrt-fg); font-size: 12px; font-weight: 400; }
 .ctrt-view .ctrt-edge { pointer-events: none; }
+.ctrt-view .ctrt-ribbon { fill: var(--k); fill-opacity: 0.16; }
+.ctrt-view .ctrt-has-selection .ctrt-near .ctrt-ribbon { fill-opacity: 0.3; }
 .ctrt-view .ctrt-edge polyline { fill: none; stroke: var(--k); stroke-linejoin: round; stroke-width: 1.5; }
 .ctrt-view .ctrt-edge .ctrt-head-of-arrow { fill: var(--k); stroke: none; }
-.ctrt-view .ctrt-branch { --k: var(--ctrt-line); }
+.ctrt-view .ctrt-branch { --k: var(--ctrt-muted); }
+.ctrt-view .ctrt-hair { --k: var(--ctrt-line); }
 .ctrt-view .ctrt-dash polyline { stroke-dasharray: 5 4; }
-.ctrt-view .ctrt-has-selection .ctrt-near:not(.ctrt-branch) polyline { stroke-width: 3; }
+.ctrt-view .ctrt-has-selection .ctrt-near:not(.ctrt-hair) polyline { stroke-width: 3; }
 
 @keyframes ctrt-flash { from { background: color-mix(in srgb, var(--ctrt-changed-c) 35%, var(--ctrt-bg)); } }
 @media (prefers-reduced-motion: no-preference) {

@@ -11,7 +11,7 @@ import { DIFF_NAMES, diffClass, kindClass, kindName } from './kinds.js';
 import { classes, html, plainKey } from './dom.js';
 
 /** Lines that are drawn at once. */
-export const PAGE = 500;
+export const PAGE = 200;
 
 export interface TableEvents {
   select(id: string): void;
@@ -176,7 +176,11 @@ export class Table {
         html('span', { class: 'ctrt-fold', 'aria-hidden': 'true' }, line.hasChildren ? '▸' : ''),
         html(
           'span',
-          { class: 'ctrt-badge', 'aria-hidden': 'true', title: kindName(row.kind) },
+          {
+            class: 'ctrt-badge',
+            'aria-hidden': 'true',
+            title: kindName(row.kind, this.picture.view),
+          },
           this.icons.get(row.kind) ?? '',
         ),
         row.diff === ''
@@ -187,7 +191,9 @@ export class Table {
               row.diff,
             ),
         html('span', { class: 'ctrt-name', title: name }, name),
-        row.count > 1 ? html('span', { class: 'ctrt-count' }, `×${String(row.count)}`) : null,
+        row.count > 1 && !name.includes(`×${String(row.count)}`)
+          ? html('span', { class: 'ctrt-count' }, `×${String(row.count)}`)
+          : null,
       ),
     );
     tree.style.setProperty('--ctrt-level', String(line.level - 1));

@@ -40,7 +40,10 @@ export class Tree {
   private readonly children = new Map<string | null, Row[]>();
   private folded = new Set<string>();
 
-  constructor(rows: readonly Row[]) {
+  constructor(
+    rows: readonly Row[],
+    private readonly view = '',
+  ) {
     for (const row of rows) {
       this.byId.set(row.id, row);
       const siblings = this.children.get(row.parent);
@@ -91,7 +94,7 @@ export class Tree {
     }
     const found = new Set<string>();
     for (const { id, kind, diff, cells } of this.byId.values()) {
-      if (matches(wanted, kind, kindName(kind), diff, ...cells)) {
+      if (matches(wanted, kind, kindName(kind, this.view), diff, ...cells)) {
         found.add(id);
       }
     }

@@ -116,7 +116,13 @@ class View implements Handle {
     const fresh = this.picture ? changed(this.picture, picture) : new Set<string>();
     const sides: readonly Side[] = ['table', 'graph'];
     const focused = sides.find((side) => this[side]?.element.contains(document.activeElement));
-    const tree = new Tree(picture.rows);
+    // What stays is taken from the page and put back, which takes the keyboard from it.
+    const active = document.activeElement;
+    const held =
+      active === this.input || active === this.help || this.drawer.element.contains(active);
+    const top = this.table?.element.scrollTop ?? 0;
+    const left = this.graph?.element.scrollLeft ?? 0;
+    const tree = new Tree(picture.rows, picture.view);
     // What the drawing lists line by line need not stand in the table a second time.
     const listed = new Set(
       picture.nodes.filter((node) => node.shape === 'row').map(({ id }) => id),
@@ -176,8 +182,12 @@ class View implements Handle {
     }
     this.refresh(fresh);
     this.graph.fit();
+    this.table.element.scrollTop = top;
+    this.graph.element.scrollLeft = left;
     if (focused) {
       this[focused]?.hold();
+    } else if (held && active instanceof HTMLElement) {
+      (active.isConnected ? active : this.drawer.element).focus({ preventScroll: true });
     }
   }
 
