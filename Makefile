@@ -62,7 +62,7 @@ tour: $(BUILD)/.test ## run the tour and store its outputs in the notebook
 test: ## install what the tests need and run them all
 	@sh tests/system-packages test
 	@$(MAKE) --no-print-directory lint test-labextension
-	$(PYTEST) -n 2 --dist loadgroup --durations=20 tests
+	$(PYTEST) -n 2 --dist loadscope --no-loadscope-reorder --durations=20 tests
 
 lint: $(BUILD)/.test ## formatting, linting, types and the import rule
 	$(BIN)/ruff format --check .

@@ -17,25 +17,43 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from glob import glob
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 
 PROJECT = Path(__file__).resolve().parent.parent
 CACHE = Path(os.environ.get("CTRT_CACHE", Path.home() / ".cache" / "ctrt-tests"))
+LONG_FOLDERS = ["vm", "kernel", "browser", "runtime", "peers", "start"]  # these begin first
 ROOT_ONLY = {"images", "peers", "root", "rootless", "runtime", "seeing", "start", "vm"}
 USERS = {"subordinate": "ctrt-test-sub", "single": "ctrt-test-one"}
 SUBORDINATE_START = 1_600_000_000
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist looks at the groups
+def _folder(path: str) -> str:
+    """The folder of a test, from its id or path below the project."""
+    folder = path.removeprefix("tests/").partition("/")[0]
+    # Both run the tour, whose registry has one port.
+    return "browser" if folder == "notebooks" else folder
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """A folder's tests share what is dear to make, so one worker of pytest-xdist has them all."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByFolder(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return _folder(nodeid)
+
+    return ByFolder(config, log)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    for item in items:
-        # A folder's tests share what is dear to make, so one worker of pytest-xdist has them all.
-        folder = Path(item.path).relative_to(PROJECT / "tests").parts[0]
-        # Both run the tour, whose registry has one port.
-        folder = "browser" if folder == "notebooks" else folder
-        item.add_marker(pytest.mark.xdist_group(folder))
+    def turn(item: pytest.Item) -> int:
+        folder = _folder(item.nodeid)
+        return LONG_FOLDERS.index(folder) if folder in LONG_FOLDERS else len(LONG_FOLDERS)
+
+    items.sort(key=turn)
     if os.geteuid() == 0:
         return
     skip = pytest.mark.skip(reason="root is needed here, and the tests run as an ordinary user")

@@ -12,6 +12,7 @@ Source: criu(8), https://criu.org/External_bind_mounts, https://criu.org/Inherit
 from __future__ import annotations
 
 import os
+import stat
 
 from ctrt.errors import CtrtError
 from ctrt.linux import calls as k
@@ -31,6 +32,9 @@ if TYPE_CHECKING:
 
 _STREAMS = "descriptors.json"
 """The standard streams of the saved process, beside its image; runc has them there, too."""
+
+_MASKS = "masked.json"
+"""Which of the masked paths are files: the root file system alone does not tell."""
 
 _JOINED = {"network": ("net", "extRootNetNS"), "pid": ("pid", "extRootPidNS")}
 """The namespaces that criu can join instead of making them anew: its words for them."""
@@ -88,13 +92,15 @@ def _save(record: Record, config: Config, wishes: Wishes) -> None:
     words += _common(record.state["rootfs"], wishes, "dump.log")
     if wishes.leave_running and not wishes.pre_dump:
         words.append("--leave-running")
-    for destination, _ in _outside_mounts(config):
+    masks = _masked_files(config, f"/proc/{pid}/root")
+    for destination, _ in _outside_mounts(config, masks):
         words += ["--external", f"mnt[{destination}]:{destination}"]
     for path, kind, name in _joined(config):
         words += ["--external", f"{kind}[{os.stat(path).st_ino}]:{name}"]
     for name in external:
         words += ["--external", name]
-    write_whole(f"{wishes.images}/{_STREAMS}", fastjson.dumps(streams).encode(), 0o600)
+    for name, found in ((_STREAMS, streams), (_MASKS, masks)):
+        write_whole(f"{wishes.images}/{name}", fastjson.dumps(found).encode(), 0o600)
     pid = os.posix_spawn(wishes.criu, words, os.environ, file_actions=_quiet())
     _, status = os.waitpid(pid, 0)
     if status:
@@ -122,14 +128,7 @@ def restore(
     from ctrt.runtime.host import Host
 
     config, data = lifecycle.load_config(options.config or f"{bundle}/config.json")
-    try:
-        with open(f"{wishes.images}/{_STREAMS}", "rb") as file:
-            streams: list[str] = fastjson.loads(file.read())
-    except (OSError, ValueError):
-        raise CtrtError(
-            f"--image-path: {wishes.images} has no saved container ({_STREAMS} is missing)",
-            status=1,
-        ) from None
+    streams, masks = (_saved(wishes.images, name) for name in (_STREAMS, _MASKS))
     os.makedirs(wishes.work, mode=0o700, exist_ok=True)
     host = Host.probe()
     groups = lifecycle.plan_cgroup(root, identifier, config, host, options)
@@ -140,7 +139,8 @@ def restore(
     try:
         for path, _, name in _joined(config):
             joined[name] = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        words = _restore_words(config, rootfs, wishes, streams, joined)
+        mounts = _outside_mounts(config, masks)
+        words = _restore_words(rootfs, mounts, wishes, streams, joined)
         plan = _plan(rootfs, [*words, "--pidfile", record.path("restored")], groups)
         record.begin(plan.undo())
         fds = dict(zip(("stdin", "stdout", "stderr"), stdio, strict=True))
@@ -170,12 +170,28 @@ def restore(
     return record, started
 
 
+def _saved(directory: str, name: str) -> list[str]:
+    """A list that `checkpoint` wrote beside the image."""
+    try:
+        with open(f"{directory}/{name}", "rb") as file:
+            found: list[str] = fastjson.loads(file.read())
+            return found
+    except (OSError, ValueError):
+        raise CtrtError(
+            f"--image-path: {directory} has no saved container: {name} is missing", status=1
+        ) from None
+
+
 def _restore_words(
-    config: Config, rootfs: str, wishes: Wishes, streams: list[str], joined: dict[str, int]
+    rootfs: str,
+    mounts: list[tuple[str, str]],
+    wishes: Wishes,
+    streams: list[str],
+    joined: dict[str, int],
 ) -> list[str]:
     words = [wishes.criu, "restore", "--restore-detached", "--restore-sibling"]
     words += _common(rootfs, wishes, "restore.log")
-    for destination, source in _outside_mounts(config):
+    for destination, source in mounts:
         words += ["--external", f"mnt[{destination}]:{source}"]
     inherited = {name: number for number, name in enumerate(streams) if name}
     for name, number in (inherited | joined).items():
@@ -225,17 +241,25 @@ def _common(root: str, wishes: Wishes, log: str) -> list[str]:
     ]
 
 
-def _outside_mounts(config: Config) -> list[tuple[str, str]]:
+def _outside_mounts(config: Config, masks: list[str]) -> list[tuple[str, str]]:
     """The mounts whose files are the host's: where they are in the container, and what they are."""
     return [
         (os.path.normpath(entry["destination"]), entry.get("source") or "")
         for entry in config.get("mounts") or ()
         if entry.get("type") == "bind" or {"bind", "rbind"} & set(entry.get("options") or ())
-    ] + [
-        # Of a file: a directory is masked by a file system of its own, which criu saves.
-        (os.path.normpath(path), "/dev/null")
-        for path in (config.get("linux") or {}).get("maskedPaths") or ()
-    ]
+    ] + [(path, "/dev/null") for path in masks]
+
+
+def _masked_files(config: Config, root: str) -> list[str]:
+    """The masked files: a directory is masked by a file system of its own, which criu saves."""
+    found = []
+    for path in (config.get("linux") or {}).get("maskedPaths") or ():
+        try:
+            if not stat.S_ISDIR(os.stat(f"{root}{path}").st_mode):
+                found.append(os.path.normpath(path))
+        except OSError:
+            pass  # what is not there is not masked
+    return found
 
 
 def _joined(config: Config) -> list[tuple[str, str, str]]:

@@ -301,7 +301,7 @@ def test_an_agent_decides_about_calls(tmp_path):
     assert asked == [MKDIR_NUMBER]
     pid = state["pid"]
     assert state == {
-        "ociVersion": "1.2.0",
+        "ociVersion": "0.2.0",  # the version of this document, not of the specification
         "fds": ["seccompFd"],
         "pid": pid,
         "metadata": "words",

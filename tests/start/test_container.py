@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from ctrt.engine.config import cgroup_name
+
 IMAGE = "localhost/test/box"
 CGROUPS = Path("/sys/fs/cgroup/unified/ctrt")
 if not CGROUPS.parent.exists():
@@ -28,7 +30,10 @@ def leftovers(world):
     containers = world.root / "containers"
     found = sorted(os.listdir(containers)) if containers.exists() else []
     if world.user is None and CGROUPS.exists():
-        found += [str(path) for path in CGROUPS.iterdir() if path.is_dir()]
+        for path in CGROUPS.iterdir():  # those of other stores are not ours to count
+            name = path.name.rpartition("-")[0]
+            if path.name == cgroup_name(name, f"{containers}/{name}"):
+                found.append(str(path))
     with open("/proc/self/mountinfo") as file:
         found += [line for line in file if str(world.root) in line]
     return found
