@@ -120,7 +120,9 @@ def _print(engine: Engine, verb: str, rest: list[str]) -> int:
         for piece in result:
             print(piece, end="", flush=True)
         return 0
-    print(result)
+    text = str(result)
+    if text:  # an archive on standard output must not get a line more
+        print(text)
     return 0
 
 

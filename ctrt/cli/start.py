@@ -26,7 +26,7 @@ def run(engine: Engine, words: list[str]) -> int:
     if "--help" in words[:1]:
         print(tables.RUN.help())
         return 0
-    options = tables.RUN.parse(words)
+    options = _parsed(tables.RUN, words)
     if not options.operands:
         raise CtrtError("run: expected IMAGE [COMMAND [ARG...]]; see ctrt run --help")
     state.recover(engine.containers)
@@ -46,8 +46,7 @@ def run(engine: Engine, words: list[str]) -> int:
         image, command, options, progress=report, terminal=options.tty and not options.plan
     )
     if options.plan:
-        print(engine.plan_text(prepared))
-        return 0
+        return _show_plan(engine, prepared, options)
     for words_left_out in engine.warnings(prepared):
         print(f"ctrt: {words_left_out}", file=sys.stderr)
     if options.detach:
@@ -56,6 +55,23 @@ def run(engine: Engine, words: list[str]) -> int:
     if options.step:
         return step_by_step(engine, prepared)
     return carry_out(prepared, keep_input=options.interactive, terminal=options.tty)
+
+
+def _parsed(table: tables.Table, words: list[str]) -> tables.Values:
+    options = table.parse(words)
+    if options.svg and not options.plan:
+        raise CtrtError(f"{table.verb}: --svg goes with --plan: it draws the steps of the start")
+    return options
+
+
+def _show_plan(engine: Engine, prepared: Prepared, options: tables.Values) -> int:
+    if not options.svg:  # what draws is not loaded for words
+        print(engine.plan_text(prepared))
+        return 0
+    from ctrt.engine.verbs.seeing import planned
+
+    print(planned(engine, prepared, options))
+    return 0
 
 
 def step_by_step(engine: Engine, prepared: Prepared) -> int:
@@ -96,7 +112,7 @@ def enter(engine: Engine, words: list[str]) -> int:
     if "--help" in words[:1]:
         print(tables.EXEC.help())
         return 0
-    options = tables.EXEC.parse(words)
+    options = _parsed(tables.EXEC, words)
     if len(options.operands) < 2:
         raise CtrtError("exec: expected CONTAINER COMMAND [ARG...]; see ctrt exec --help")
     name, *command = options.operands
@@ -108,8 +124,7 @@ def enter(engine: Engine, words: list[str]) -> int:
         die=True,
     )
     if options.plan:
-        print(engine.plan_text(prepared))
-        return 0
+        return _show_plan(engine, prepared, options)
     return carry_out(prepared, keep_input=options.interactive, terminal=options.tty)
 
 
@@ -118,11 +133,10 @@ def unshare(engine: Engine, words: list[str]) -> int:
     if "--help" in words[:1]:
         print(tables.UNSHARE.help())
         return 0
-    options = tables.UNSHARE.parse(words)
+    options = _parsed(tables.UNSHARE, words)
     prepared = engine.prepare_unshare(options)
     if options.plan:
-        print(engine.plan_text(prepared))
-        return 0
+        return _show_plan(engine, prepared, options)
     return carry_out(prepared, keep_input=True)
 
 

@@ -8,8 +8,7 @@ Source: cgroups(7), the kernel's admin-guide/cgroup-v2.rst and admin-guide/cgrou
 
 from __future__ import annotations
 
-import os
-import select
+import posix as os  # `os` itself takes long to import: runtime/existing.py
 import time
 
 TYPE_CHECKING = False
@@ -52,7 +51,7 @@ class Layout:
         at = self.v2 or ""
         offered = frozenset(read(f"{at}/cgroup.controllers").split())
         for name in path[len(at) :].strip("/").split("/"):
-            if not os.path.isdir(at):
+            if not _is_directory(at):
                 return offered  # what is not there yet can pass on all that it gets
             offered |= frozenset(read(f"{at}/cgroup.controllers").split())
             file = f"{at}/cgroup.subtree_control"
@@ -64,13 +63,13 @@ class Layout:
 
 def _passes_on(directory: str) -> bool:
     """Whether controllers can be enabled for the cgroups below one: it is the root, or empty."""
-    is_root = not os.path.exists(f"{directory}/cgroup.type")
+    is_root = not exists(f"{directory}/cgroup.type")
     return is_root or not read(f"{directory}/cgroup.procs")
 
 
 def _existing(path: str) -> str:
     path = path.rstrip("/")
-    while path and not os.path.isdir(path):
+    while path and not _is_directory(path):
         path = path.rpartition("/")[0]
     return path or "/"
 
@@ -107,9 +106,7 @@ def unified_mount() -> str | None:
     On a machine with v1 hierarchies too, systemd's place for it is /sys/fs/cgroup/unified.
     """
     for path in ("/sys/fs/cgroup", "/sys/fs/cgroup/unified"):
-        if os.path.exists(f"{path}/cgroup.procs") and os.path.exists(
-            f"{path}/cgroup.subtree_control"
-        ):
+        if exists(f"{path}/cgroup.procs") and exists(f"{path}/cgroup.subtree_control"):
             return path
     return None
 
@@ -123,6 +120,19 @@ def own_unified_path() -> str | None:
 
 
 # --- files --------------------------------------------------------------------------------
+
+
+def exists(path: str) -> bool:
+    """Whether there is a file at a path."""
+    try:
+        os.stat(path)
+    except OSError:
+        return False
+    return True
+
+
+def _is_directory(path: str) -> bool:
+    return exists(f"{path}/.")
 
 
 def read(path: str) -> str:
@@ -190,7 +200,7 @@ def make(directory: str, top: str, *, controllers: frozenset[str] = frozenset())
             made = True
         except FileExistsError:
             made = False
-        if made and os.path.exists(f"{path}/cpuset.cpus") and not controllers:
+        if made and exists(f"{path}/cpuset.cpus") and not controllers:
             for file in ("cpuset.cpus", "cpuset.mems"):
                 if not read(f"{path}/{file}").strip() and not _is_v2(path):
                     write(f"{path}/{file}", read(f"{above}/{file}").strip())
@@ -198,7 +208,7 @@ def make(directory: str, top: str, *, controllers: frozenset[str] = frozenset())
 
 
 def _is_v2(directory: str) -> bool:
-    return os.path.exists(f"{directory}/cgroup.controllers")
+    return exists(f"{directory}/cgroup.controllers")
 
 
 def enable(directory: str, controllers: frozenset[str]) -> None:
@@ -284,6 +294,8 @@ def freeze(directory: str, frozen: bool) -> None:
     try:
         write(f"{directory}/cgroup.freeze", "1" if frozen else "0")
         wanted = f"frozen {int(frozen)}"
+        import select
+
         poll = select.poll()
         poll.register(events, select.POLLPRI)
         while wanted not in os.pread(events, 4096, 0).decode():

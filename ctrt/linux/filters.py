@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import marshal
 import os
+import sys
 
-try:
-    from _sha2 import sha256  # hashlib would load OpenSSL; this is Python 3.12 and later
-except ImportError:
+if sys.version_info >= (3, 12):  # hashlib would load OpenSSL
+    from _sha2 import sha256
+else:
     from _sha256 import sha256
 
 TYPE_CHECKING = False

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-
 
 def subordinate(
     kind: str, user: str, uid: int, *, directory: str = "/etc"
@@ -73,6 +71,8 @@ def user_name(uid: int) -> str:
 
 def map_helper(kind: str) -> str | None:
     """The path of newuidmap or newgidmap, or None where it is not installed."""
+    import os
+
     name = f"new{kind}map"
     for directory in [*os.environ.get("PATH", "").split(":"), "/usr/bin", "/usr/sbin"]:
         path = f"{directory}/{name}"

@@ -153,12 +153,12 @@ def describe(descriptor: int, kind: str) -> Namespace:
         parent = _related_key(descriptor, _NS_GET_PARENT)
         if kind == "user":
             owner = parent  # the owner of a user namespace is its parent: ioctl_nsfs(2)
-    return Namespace(kind, key, id_of(descriptor), initial, owner, parent, owner_uid)
+    return Namespace._make((kind, key, id_of(descriptor), initial, owner, parent, owner_uid))
 
 
 def _key(descriptor: int) -> Key:
     found = os.fstat(descriptor)
-    return Key(found.st_dev, found.st_ino)
+    return Key._make((found.st_dev, found.st_ino))
 
 
 def open_file(path: str) -> int:

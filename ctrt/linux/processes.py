@@ -189,7 +189,7 @@ def parse_id_map(text: str) -> tuple[IdRange, ...]:
     ranges = []
     for line in text.splitlines():
         inside, outside, length = line.split()
-        ranges.append(IdRange(int(inside), int(outside), int(length)))
+        ranges.append(IdRange._make((int(inside), int(outside), int(length))))
     return tuple(ranges)
 
 

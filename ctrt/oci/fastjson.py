@@ -82,6 +82,18 @@ def dumps(value: object) -> str:
     return "".join(_encode(value, 0))
 
 
+def indented(value: object, step: str = "  ", depth: int = 0) -> str:
+    """Write a value as JSON for people to read, `step` deeper at each level."""
+    inner = "\n" + step * (depth + 1)
+    if isinstance(value, dict) and value:
+        parts = [f"{dumps(k)}: {indented(v, step, depth + 1)}" for k, v in value.items()]
+        return "{" + inner + ("," + inner).join(parts) + "\n" + step * depth + "}"
+    if isinstance(value, list | tuple) and value:
+        parts = [indented(v, step, depth + 1) for v in value]
+        return "[" + inner + ("," + inner).join(parts) + "\n" + step * depth + "]"
+    return dumps(value)
+
+
 def _slow(text: str) -> Any:
     import json
 

@@ -734,7 +734,7 @@ _CONFIG = _object(
         "annotations": _map(_string),
         "linux": _LINUX,
     },
-    ("ociVersion", "root", "process"),
+    ("ociVersion", "root"),
 )
 
 # --- the rules that join properties -----------------------------------------------------------
@@ -742,7 +742,8 @@ _CONFIG = _object(
 
 def _rules(config: Document) -> None:
     _version(config["ociVersion"])
-    _below(_process_rules, config["process"], "process")
+    if "process" in config:
+        _below(_process_rules, config["process"], "process")
     linux = config.get("linux", {})
     namespaces = _namespace_rules(linux)
     for name in ("hostname", "domainname"):
@@ -996,7 +997,8 @@ def _seccomp_rules(profile: Document) -> None:
         if action == "SCMP_ACT_NOTIFY":
             if "write" in rule["names"]:
                 raise _Bad(
-                    'has "write" with SCMP_ACT_NOTIFY: the runtime needs it to hand over',
+                    'has "write", but SCMP_ACT_NOTIFY cannot be used for the write syscall: '
+                    "the runtime needs it to hand over",
                     *("syscalls", index, "names"),
                 )
             if not profile.get("listenerPath"):

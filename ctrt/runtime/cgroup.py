@@ -14,6 +14,7 @@ import os
 
 from ctrt.errors import CtrtError
 from ctrt.linux import cgroups
+from ctrt.runtime.group import words
 from ctrt.runtime.plan import OUTSIDE, Step
 
 TYPE_CHECKING = False
@@ -23,13 +24,13 @@ if TYPE_CHECKING:
 
     from ctrt.linux.cgroups import Layout
     from ctrt.runtime import limits
+    from ctrt.runtime.group import Group
     from ctrt.runtime.host import Host
 
     Config = dict[str, Any]
     Call = tuple[Any, ...]
 
 _SPEC = "OCI runtime specification, config-linux.md, Control groups"
-_SIGKILL = 9
 _EINVAL, _EBUSY = 22, 16
 _WANTED = ("cpu", "cpuset", "io", "memory", "pids", "hugetlb", "rdma")
 """What a cgroup v2 gets if it can be had: engines read their statistics."""
@@ -413,8 +414,10 @@ def _systemd_plan(
     directories = tuple(dict.fromkeys(v1.values()))
     if directories:
         calls.append(("cgroup_attach", directories))
-    undo: list[Call] = [("cgroup_stop_scope", unit, user)]
+    # Who is still there after a crash is killed first: systemd would wait for them to end.
+    undo: list[Call] = [("cgroup_remove", v2, mark)] if v2 else []
     undo += [("cgroup_remove", directory, mark) for directory in directories]
+    undo.append(("cgroup_stop_scope", unit, user))
     after = [
         Step(
             "systemd scope",
@@ -506,188 +509,78 @@ def annotated_properties(annotations: dict[str, str]) -> tuple[tuple[str, str, A
     return tuple(found)
 
 
-# --- the cgroup of a running container --------------------------------------------------------
+# --- other limits -----------------------------------------------------------------------------
 
 
-class Group:
-    """The cgroup of a container, from the `state` of its plan. Methods raise CtrtError.
+def _home(group: Group, controller: str) -> tuple[str, bool] | None:
+    """The directory of a controller, and whether it is v2's."""
+    if controller in group.v1:
+        return group.v1[controller], False
+    if group.v2:
+        name = _V2_NAMES.get(controller, controller)
+        if name in cgroups.read(f"{group.v2}/cgroup.controllers").split():
+            return group.v2, True
+    return None
 
-    One with an empty state, of a container that has no cgroup of its own, has no processes.
-    """
 
-    def __init__(self, state: dict[str, Any]) -> None:
-        self.v2: str | None = state.get("v2")
-        self.v1: dict[str, str] = state.get("v1") or {}
-        self.mark: str = state.get("mark") or ""
-        self.systemd: dict[str, Any] | None = state.get("systemd")
+def update(group: Group, resources: Config) -> None:
+    """Set other limits of a cgroup. What resources do not name stays as it is."""
+    from ctrt.runtime import limits
 
-    def v1_directories(self) -> tuple[str, ...]:
-        """The directories in v1's hierarchies, each once."""
-        return tuple(dict.fromkeys(self.v1.values()))
+    writes: list[tuple[str, limits.Setting]] = []
+    for controller, place in limits.asked(resources).items():
+        if controller == "devices" and group.v2 and "devices" not in group.v1:
+            from ctrt.linux import bpf
 
-    def _tracking(self) -> str | None:
-        """A directory that has all processes."""
-        if self.v2:
-            return self.v2
-        return self.v1.get("freezer") or next(iter(self.v1.values()), None)
-
-    def _freezer(self) -> str:
-        directory = self.v2 or self.v1.get("freezer")
-        if directory is None:
-            raise CtrtError(
-                "the container cannot be paused: it has no cgroup of its own with a freezer",
-                status=1,
-            )
-        return directory
-
-    def processes(self) -> list[int]:
-        """The pids of all processes, as seen here."""
-        directory = self._tracking()
-        return cgroups.processes(directory) if directory else []
-
-    def freeze(self) -> None:
-        """Stop all processes; returns when they have stopped."""
-        self._set_frozen(True)
-
-    def thaw(self) -> None:
-        """Let all processes go on."""
-        self._set_frozen(False)
-
-    def _set_frozen(self, frozen: bool) -> None:
-        directory = self._freezer()
-        try:
-            cgroups.freeze(directory, frozen)
-        except OSError as error:
-            verb = "paused" if frozen else "resumed"
-            raise CtrtError(f"the container cannot be {verb}: {_words(error)}", status=1) from None
-
-    def frozen(self) -> bool:
-        """Whether the processes are stopped."""
-        directory = self.v2 or self.v1.get("freezer")
-        return bool(directory) and cgroups.is_frozen(directory or "")
-
-    def kill(self, signal: int = _SIGKILL) -> None:
-        """Signal every process. SIGKILL ends them all, also those made meanwhile."""
-        directory = self._tracking()
-        if directory is None:
-            return
-        try:
-            if signal != _SIGKILL:
-                cgroups.signal(directory, signal)
-                return
-            if self.v1.get("freezer") and cgroups.is_frozen(self.v1["freezer"]):
-                cgroups.freeze(self.v1["freezer"], False)  # the frozen do not die in v1
-            cgroups.kill(directory)
-        except FileNotFoundError:
-            pass
-        except OSError as error:
-            raise CtrtError(f"the container cannot be killed: {_words(error)}", status=1) from None
-
-    def attach(self, pid: int) -> None:
-        """Put another process in."""
-        for directory in (*self.v1_directories(), *([self.v2] if self.v2 else [])):
             try:
-                cgroups.write(f"{directory}/cgroup.procs", str(pid))
+                bpf.set_device_rules(group.v2, limits.device_rules(resources))
             except OSError as error:
-                raise CtrtError(f"process {pid} cannot join the cgroup: {_words(error)}") from None
-
-    def rescue(self) -> None:
-        """Take the processes out of cgroup v1 freezers of others, where they cannot even die."""
-        for pid in self.processes():
-            try:
-                with open("/sys/fs/cgroup/freezer/cgroup.procs", "w") as file:
-                    file.write(str(pid))
-            except OSError:
-                pass  # there is no such freezer, or the process has ended
-
-    def remove(self) -> None:
-        """Kill what is left, and remove the cgroup with all below it."""
-        from ctrt.runtime.cgroup_operations import OPERATIONS
-
-        remove = OPERATIONS["cgroup_remove"]
-        try:
-            for directory in (*([self.v2] if self.v2 else []), *self.v1_directories()):
-                remove(None, directory, self.mark)
-            if self.systemd:
-                OPERATIONS["cgroup_stop_scope"](None, self.systemd["unit"], self.systemd["user"])
-        except OSError as error:
-            raise CtrtError(f"the cgroup cannot be removed: {_words(error)}", status=1) from None
-
-    def _home(self, controller: str) -> tuple[str, bool] | None:
-        """The directory of a controller, and whether it is v2's."""
-        if controller in self.v1:
-            return self.v1[controller], False
-        if self.v2:
-            name = _V2_NAMES.get(controller, controller)
-            if name in cgroups.read(f"{self.v2}/cgroup.controllers").split():
-                return self.v2, True
-        return None
-
-    def update(self, resources: Config) -> None:
-        """Set other limits. What resources do not name stays as it is."""
-        from ctrt.runtime import limits
-
-        writes: list[tuple[str, limits.Setting]] = []
-        for controller, place in limits.asked(resources).items():
-            if controller == "devices" and self.v2 and "devices" not in self.v1:
-                from ctrt.linux import bpf
-
-                try:
-                    bpf.set_device_rules(self.v2, limits.device_rules(resources))
-                except OSError as error:
-                    raise CtrtError(f"{place}: {_words(error)}", status=1) from None
-                continue
-            home = self._home(controller)
-            if home is None:
-                raise CtrtError(
-                    f"{place} cannot be set: the container is in no cgroup of the {controller} "
-                    "controller; give it a limit when it is created",
-                    status=1,
-                )
-            directory, v2 = home
-            if controller == "memory" and v2:
-                self._check_memory(resources, directory)
-            if controller == "cpu" and v2:
-                resources = _with_old_cpu(resources, directory)
-            writes += [(directory, s) for s in limits.settings(resources, controller, v2=v2)]
-        for name, text in (resources.get("unified") or {}).items():
-            place = f'unified["{name}"]'
-            if not self.v2:
-                raise CtrtError(
-                    f"{limits.PLACE}.{place}: the container is in no cgroup v2", status=1
-                )
-            writes.append((self.v2, limits.Setting(place, "", ((name, text),))))
-        _write_all(writes)
-        if self.systemd:
-            from ctrt.linux import systemd
-
-            properties = unit_properties(resources, v2=not self.v1)
-            if properties:
-                try:
-                    systemd.set_properties(
-                        self.systemd["unit"], properties, user=self.systemd["user"]
-                    )
-                except OSError as error:
-                    raise CtrtError(_words(error), status=1) from None
-
-    def _check_memory(self, resources: Config, directory: str) -> None:
-        from ctrt.runtime import limits
-
-        memory = resources.get("memory") or {}
-        limit = memory.get("limit") or 0
-        used = cgroups.number(f"{directory}/memory.current") or 0
-        if memory.get("checkBeforeUpdate") and 0 < limit < used:
+                raise CtrtError(f"{place}: {words(error)}", status=1) from None
+            continue
+        home = _home(group, controller)
+        if home is None:
             raise CtrtError(
-                f"{limits.PLACE}.memory.limit is {limit}, but {used} bytes are in use; "
-                "the kernel would kill processes",
+                f"{place} cannot be set: the container is in no cgroup of the {controller} "
+                "controller; give it a limit when it is created",
                 status=1,
             )
+        directory, v2 = home
+        if controller == "memory" and v2:
+            _check_memory(resources, directory)
+        if controller == "cpu" and v2:
+            resources = _with_old_cpu(resources, directory)
+        writes += [(directory, s) for s in limits.settings(resources, controller, v2=v2)]
+    for name, text in (resources.get("unified") or {}).items():
+        place = f'unified["{name}"]'
+        if not group.v2:
+            raise CtrtError(f"{limits.PLACE}.{place}: the container is in no cgroup v2", status=1)
+        writes.append((group.v2, limits.Setting(place, "", ((name, text),))))
+    _write_all(writes)
+    if group.systemd:
+        from ctrt.linux import systemd
 
-    def stats(self) -> dict[str, Any]:
-        """What the container uses, in the form of runc's `events --stats`."""
-        from ctrt.runtime.cgroup_stats import collect
+        properties = unit_properties(resources, v2=not group.v1)
+        if properties:
+            try:
+                systemd.set_properties(
+                    group.systemd["unit"], properties, user=group.systemd["user"]
+                )
+            except OSError as error:
+                raise CtrtError(words(error), status=1) from None
 
-        return collect(self.v2, self.v1)
+
+def _check_memory(resources: Config, directory: str) -> None:
+    from ctrt.runtime import limits
+
+    memory = resources.get("memory") or {}
+    limit = memory.get("limit") or 0
+    used = cgroups.number(f"{directory}/memory.current") or 0
+    if memory.get("checkBeforeUpdate") and 0 < limit < used:
+        raise CtrtError(
+            f"{limits.PLACE}.memory.limit is {limit}, but {used} bytes are in use; "
+            "the kernel would kill processes",
+            status=1,
+        )
 
 
 def _with_old_cpu(resources: Config, directory: str) -> Config:
@@ -730,12 +623,8 @@ def _write_all(writes: list[tuple[str, limits.Setting]]) -> None:
             except OSError as error:
                 if last or error.errno not in (_EINVAL, _EBUSY):
                     raise CtrtError(
-                        f"{limits.PLACE}.{setting.place} cannot be set to {text}: {_words(error)}",
+                        f"{limits.PLACE}.{setting.place} cannot be set to {text}: {words(error)}",
                         status=1,
                     ) from None
                 refused.append((directory, setting))
         later = refused
-
-
-def _words(error: OSError) -> str:
-    return f"{error.strerror}: {error.filename}" if error.filename else str(error.strerror or error)

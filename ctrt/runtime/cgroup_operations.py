@@ -7,7 +7,7 @@ must not end those.
 
 from __future__ import annotations
 
-import os
+import posix as os  # `os` itself takes long to import: existing.py
 
 from ctrt.linux import cgroups
 
@@ -88,7 +88,7 @@ def _write(context: Context, path: str, text: str) -> None:
 def explain_missing(name: str, directory: str) -> str:
     """Why a cgroup has no file of this name, as far as that can be known."""
     controller = name.partition(".")[0]
-    if os.path.exists(f"{directory}/cgroup.controllers") and controller not in (
+    if cgroups.exists(f"{directory}/cgroup.controllers") and controller not in (
         "cgroup",
         *cgroups.read(f"{directory}/cgroup.controllers").split(),
     ):
@@ -109,7 +109,7 @@ def _write_first(
 ) -> None:
     """Set the first of some settings that the cgroup has, which depends on the kernel."""
     for name, text in settings:
-        if os.path.exists(f"{directory}/{name}"):
+        if cgroups.exists(f"{directory}/{name}"):
             _write(context, f"{directory}/{name}", text)
             return
     if needed:

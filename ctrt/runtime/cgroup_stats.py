@@ -24,7 +24,7 @@ def collect(v2: str | None, v1: dict[str, str]) -> dict[str, Any]:
     if not unified and not v1.get("cpuacct") and v2:
         # On a hybrid machine v2 still counts the time, without a controller.
         cpu["usage"] = _cpu_v2(v2)["usage"]
-    return {
+    found: dict[str, Any] = {
         "cpu": cpu,
         "cpuset": _cpuset(unified or v1.get("cpuset")),
         "memory": _memory_v2(unified) if unified else _memory_v1(v1.get("memory")),
@@ -34,6 +34,21 @@ def collect(v2: str | None, v1: dict[str, str]) -> dict[str, Any]:
         "intel_rdt": {},
         "network_interfaces": None,
     }
+    for name, file in (("cpu", "cpu"), ("memory", "memory"), ("blkio", "io")):
+        if pressure := _pressure(f"{v2}/{file}.pressure" if v2 else ""):
+            found[name]["psi"] = pressure
+    return found
+
+
+def _pressure(path: str) -> dict[str, dict[str, float]]:
+    """How long processes had to wait for a resource: the kernel's accounting/psi.rst."""
+    found = {}
+    for line in cgroups.read(path).splitlines():
+        kind, *words = line.split()
+        values = dict(word.split("=") for word in words)
+        numbers = {name: float(values[name]) for name in ("avg10", "avg60", "avg300")}
+        found[kind] = {**numbers, "total": int(values["total"])}
+    return found
 
 
 def _cpu_v1(v1: dict[str, str]) -> dict[str, Any]:

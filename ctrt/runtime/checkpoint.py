@@ -17,7 +17,7 @@ import stat
 from ctrt.errors import CtrtError
 from ctrt.linux import calls as k
 from ctrt.oci import fastjson
-from ctrt.runtime import executor, lifecycle
+from ctrt.runtime import executor, existing, lifecycle
 from ctrt.runtime.plan import INSIDE, Plan, Step
 from ctrt.runtime.planner.namespaces import made
 from ctrt.runtime.records import Record, write_whole
@@ -64,7 +64,7 @@ def checkpoint(root: str, identifier: str, wishes: Wishes) -> None:
     """
     record = Record.find(root, identifier, lock=True)
     try:
-        status = lifecycle.describe(record)["status"]
+        status = existing.describe(record)["status"]
         if status not in ("running", "paused"):
             raise CtrtError(
                 f"container {identifier} is {status}: only a running one can be saved", status=1
@@ -78,7 +78,7 @@ def checkpoint(root: str, identifier: str, wishes: Wishes) -> None:
             )
         _save(record, config, wishes)
         if not (wishes.leave_running or wishes.pre_dump):
-            lifecycle.forget(record)
+            existing.forget(record)
     finally:
         record.release()
 

@@ -127,15 +127,13 @@ def execute(
     journal: Journal | None = None,
     about: dict[str, Any] | None = None,
     preserved: tuple[int, ...] = (),
-    *,
-    protect: bool = True,
 ) -> Started:
     """Carry out a plan; returns when the new program runs (its execve succeeded).
 
     `fds` are descriptors by name ("stdin", "stdout", "stderr"); they stay the caller's. `about` is
     what hooks are told of the container (the state of the OCI runtime specification), and
-    `preserved` which descriptors the program gets beside the three. With `protect` a program of a
-    container is executed by way of the small one of operations/stand_in.py. With a "trace"
+    `preserved` which descriptors the program gets beside the three. A program of a container is
+    executed by way of the small one of operations/stand_in.py, where it can be. With a "trace"
     operation in the plan the program is stopped at its first instruction; with an "await_start"
     one the process waits to be told to go on.
     Raises StartError; the child is then dead and waited for, and every descriptor that the
@@ -151,10 +149,12 @@ def execute(
     context.preserved = preserved
     context.last = (len(plan) - 1, len(plan[-1][2]) - 1)
     names = {call[0] for _, _, calls in plan for call in calls}
-    # Who looks at the first instruction wants the program's; a label is for the first exec; and
-    # whoever may not write to the interpreter's file need not be kept from it.
-    special = {"trace", "label"} & names or not _INTO_CONTAINERS & names
-    if protect and not special and os.access("/proc/self/exe", os.W_OK):
+    # Who looks at the first instruction wants the program's; a label is for the first exec; the
+    # profile may end who does more; and whoever may not write to the interpreter's file need not
+    # be kept from it.
+    last = plan[-1][2][-1]
+    special = {"trace", "label"} & names or not _INTO_CONTAINERS & names or last[3:] == (True,)
+    if not special and os.access("/proc/self/exe", os.W_OK):
         from ctrt.runtime.operations import stand_in
 
         context.stand_in = stand_in.machine()

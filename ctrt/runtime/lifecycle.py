@@ -1,4 +1,4 @@
-"""The life of an OCI container: create, start, kill, delete, and what lies between.
+"""The life of an OCI container: `create`, `exec` and `update`; see `existing.py` for the rest.
 
     create   carries out the plan up to a process that waits, and writes down who that is
     start    tells the process to become the program
@@ -11,86 +11,30 @@ Source: OCI runtime specification, runtime.md.
 
 from __future__ import annotations
 
-import _signal
-import marshal
 import os
-import select
 import time
 
 from ctrt.errors import CtrtError
-from ctrt.runtime.records import Record, check_id, default_root, start_time
+from ctrt.linux.birth import start_time
+from ctrt.runtime.existing import group, reason, run_last_hooks, warn
+from ctrt.runtime.records import Record, check_id, default_root
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from typing import Any
 
-    from ctrt.runtime.cgroup import Cgroup, Group
+    from ctrt.runtime.cgroup import Cgroup
     from ctrt.runtime.executor import Started, StartError
+    from ctrt.runtime.group import Group
     from ctrt.runtime.host import Host
     from ctrt.runtime.plan import Plan
 
-VERSION = "1.2.1"
+VERSION = "1.3.0"
 """The version of the OCI runtime specification whose words the state speaks."""
 
-_ENOENT, _ENXIO = 2, 6
-_HARMLESS = ("SCMP_ACT_ALLOW", "SCMP_ACT_ERRNO", "SCMP_ACT_LOG")
-_SIGKILL = 9
+_ENOENT = 2
 _PIDFD_RECEIVER = "run.oci.pidfd_receiver"
-
-
-# --- what a container is -------------------------------------------------------------------------
-
-
-def group(record: Record) -> Group:
-    """The container's cgroup."""
-    from ctrt.runtime.cgroup import Group
-
-    return Group(record.state["cgroup"])
-
-
-def status(record: Record) -> str:
-    """created, running, paused or stopped, as the kernel has it."""
-    if not record.pid:
-        return "stopped"
-    if group(record).frozen():
-        return "paused"
-    return "created" if record.waits() else "running"
-
-
-def processes(record: Record) -> list[int]:
-    """The pids of a container's processes, as seen here."""
-    own = group(record)
-    if own.v2 or own.v1:
-        return own.processes()
-    # Without a cgroup of its own it is known by its pid namespace, if it has one.
-    first = record.pid
-    if not first or not record.state["own_pids"]:
-        return [first] if first else []
-    space = os.stat(f"/proc/{first}/ns/pid").st_ino
-    found = []
-    for name in os.listdir("/proc"):
-        try:
-            if name.isdecimal() and os.stat(f"/proc/{name}/ns/pid").st_ino == space:
-                found.append(int(name))
-        except OSError:
-            pass  # it has just ended, or is somebody else's
-    return sorted(found)
-
-
-def describe(record: Record, now: str = "") -> dict[str, Any]:
-    """The state of the OCI runtime specification (runtime.md, State)."""
-    now = now or status(record)
-    told = {
-        "ociVersion": record.state["version"],
-        "id": record.id,
-        "status": now,
-        "pid": 0 if now == "stopped" else record.state["pid"],
-        "bundle": record.state["bundle"],
-    }
-    if record.state["annotations"]:
-        told["annotations"] = record.state["annotations"]
-    return told
 
 
 def timestamp(nanoseconds: int | None = None) -> str:
@@ -112,6 +56,7 @@ class Options:
         "console",
         "console_socket",
         "detach",
+        "directory",
         "no_new_keyring",
         "no_pivot",
         "pid_file",
@@ -127,6 +72,8 @@ class Options:
         self.console_socket: str | None = None
         self.detach = True
         """The caller does not wait, so a terminal is somebody else's to look after."""
+        self.directory = _here()
+        """Where the caller is; a bundle is gone to later."""
         self.console = -1
         """Where the terminal's master comes to, if it is this process's to look after."""
         self.plan: Plan | None = None
@@ -137,6 +84,13 @@ class Options:
         self.pidfd_socket: str | None = None
         self.preserve_fds: tuple[int, ...] = ()
         """The descriptors after standard error that the program gets, too."""
+
+
+def _here() -> str:
+    try:
+        return os.getcwd()
+    except FileNotFoundError:
+        return "/"
 
 
 def load_config(path: str) -> tuple[dict[str, Any], bytes]:
@@ -172,19 +126,24 @@ def seccomp_filter(config: dict[str, Any]) -> bytes | None:
         raise CtrtError(str(error)) from None
 
 
-def _lets_stand_in(config: dict[str, Any]) -> bool:
-    """Whether the calls that operations/stand_in.py needs do not end the process.
+def _keep_interpreter(config: dict[str, Any], process: dict[str, Any], options: Options) -> None:
+    """Where operations/stand_in.py cannot, keep the interpreter from the container: sealed.py."""
+    if not os.access("/proc/self/exe", os.W_OK):
+        return
+    labelled = process.get("apparmorProfile") or process.get("selinuxLabel")
+    from ctrt.runtime.planner.process import lets_stand_in
 
-    One that is refused it can do without.
-    """
-    profile = (config.get("linux") or {}).get("seccomp") or {}
-    rules = profile.get("syscalls") or ()
-    default = str(profile.get("defaultAction") or "SCMP_ACT_ALLOW")
-    for call in ("memfd_create", "execveat", "fcntl"):
-        actions = [rule["action"] for rule in rules if call in rule["names"]] or [default]
-        if not all(action in _HARMLESS for action in actions):
-            return False
-    return True
+    if not labelled and lets_stand_in(config.get("linux") or {}):
+        from ctrt.runtime.operations import stand_in
+
+        if stand_in.machine():
+            return
+    from ctrt.runtime import sealed
+
+    try:
+        sealed.again(options.directory, options.preserve_fds)
+    except OSError as error:
+        warn(f"the container's program could write to the runtime's interpreter: {reason(error)}")
 
 
 def _filters_directory() -> str:
@@ -199,24 +158,28 @@ def create(
     `stdio` are the descriptors that become its standard input, output and error. The caller lets
     the process `stay` or `go`. Raises CtrtError; what was made is then undone.
     """
-    from ctrt.runtime import console, executor, planner, waiting
+    from ctrt.runtime import executor, planner, waiting
     from ctrt.runtime.host import Host
 
     waiting.register()
 
     check_id(identifier)
     config, data = load_config(options.config or f"{bundle}/config.json")
-    process = config.get("process")
-    if process is None:
-        raise CtrtError("process: it is missing, and a container needs a program", status=1)
+    process = config.get("process") or {}
     terminal = bool(process.get("terminal"))
     _check_terminal(terminal, options)
+    _keep_interpreter(config, process, options)
     _announce_descriptors(process)
     host = Host.probe()
     if _map_ids(config, host):
         from ctrt.oci import fastjson
 
         data = fastjson.dumps(config).encode()
+    notify = ""
+    if os.environ.get("NOTIFY_SOCKET"):
+        from ctrt.runtime import readiness
+
+        notify = readiness.give(config, process, f"{root}/{identifier}")
     groups = plan_cgroup(root, identifier, config, host, options)
     rootfs = find_rootfs(bundle, config["root"]["path"])
     plan = planner.container(
@@ -247,6 +210,8 @@ def create(
     opened: list[int] = []
     try:
         record.begin(plan.undo())
+        if notify:
+            os.mkdir(notify, 0o755)
         fds = dict(zip(("stdin", "stdout", "stderr"), stdio, strict=True))
         for name in ("start", "started"):
             os.mkfifo(record.path(name), 0o600)
@@ -262,7 +227,6 @@ def create(
             fds,
             about=about,
             preserved=options.preserve_fds,
-            protect=_lets_stand_in(config),
         )
         record.state = new_state(identifier, bundle, rootfs, config, started.pid, groups)
         record.write("config.json", data)
@@ -271,6 +235,8 @@ def create(
         # crun's callers name the socket in an annotation.
         receiver = options.pidfd_socket or about.get("annotations", {}).get(_PIDFD_RECEIVER)
         if receiver:
+            from ctrt.runtime import console
+
             console.send(_connect(receiver), started.pidfd)
         record.save()
     except BaseException as error:
@@ -375,7 +341,7 @@ def _map_ids(config: dict[str, Any], host: Host) -> bool:
         entries.append({"type": "user"})
     elif not users or users[0].get("path"):
         return False
-    user = config["process"].get("user") or {}
+    user = (config.get("process") or {}).get("user") or {}
     if host.privileged:
         if user.get("uid") or user.get("gid"):
             return False
@@ -427,9 +393,10 @@ def _cgroup_path(root: str, identifier: str) -> str:
     """The cgroup of a container whose configuration names none; another root's "one" is another."""
     if root == default_root():
         return f"/ctrt/{identifier}"
-    import binascii
-
-    return f"/ctrt/{binascii.crc32(root.encode()):08x}-{identifier}"
+    number = 0
+    for letter in os.fsencode(root):
+        number = (number * 31 + letter) % (1 << 32)
+    return f"/ctrt/{number:08x}-{identifier}"
 
 
 def _console(options: Options) -> int:
@@ -458,23 +425,10 @@ def _abandon(record: Record, config: dict[str, Any], about: dict[str, Any]) -> N
     try:
         record.end()
     except OSError as error:
-        warn(f"container {record.id} could not be cleaned up: {_of(error)}")
+        warn(f"container {record.id} could not be cleaned up: {reason(error)}")
     from ctrt.runtime import hooks
 
     run_last_hooks(hooks.of(config, "poststop"), "poststop", {**about, "status": "stopped"})
-
-
-def run_last_hooks(which: tuple[Any, ...], kind: str, state: dict[str, Any]) -> None:
-    """Run hooks whose failure is a warning, each of them whatever the others did."""
-    if not which:
-        return
-    from ctrt.runtime import hooks
-
-    for hook in which:
-        try:
-            hooks.run(kind, (hook,), state)
-        except hooks.HookError as error:
-            warn(str(error.strerror))
 
 
 def start_error(plan: Plan | None, error: StartError) -> CtrtError:
@@ -483,7 +437,8 @@ def start_error(plan: Plan | None, error: StartError) -> CtrtError:
     operation = ""
     if 0 <= error.step < len(plan.steps) and error.call < len(plan.steps[error.step].calls):
         operation = plan.steps[error.step].calls[error.call][0]
-    if operation in ("find_program", "hooks"):
+    nameless = operation == "exec" and not plan.steps[error.step].calls[error.call][1]
+    if nameless or operation in ("find_program", "hooks"):
         return CtrtError(f"unable to start container process: {error.words}", status=1)
     if operation == "exec":
         name = plan.steps[error.step].calls[error.call][1][0]
@@ -514,20 +469,8 @@ def write_pid(path: str, pid: int) -> None:
         ) from None
 
 
-warnings: list[str] = []
-"""What went wrong without being an error; the command tells it."""
-
 on_plan: Callable[[Plan], None] | None = None
 """Who is shown each plan before it is carried out."""
-
-
-def warn(words: str) -> None:
-    """Note something for the command to tell."""
-    warnings.append(words)
-
-
-def _of(error: OSError) -> str:
-    return f"{error.strerror}: {error.filename}" if error.filename else str(error.strerror)
 
 
 # --- exec ----------------------------------------------------------------------------------------
@@ -546,15 +489,16 @@ def enter(
     `process` is a checked document (config.md, Process), `cgroups` are those below the container's
     that it goes to. Raises CtrtError; the process is then gone.
     """
-    from ctrt.runtime import console, executor, planner, waiting
+    from ctrt.runtime import executor, planner, waiting
     from ctrt.runtime.host import Host
 
     waiting.register()
     terminal = bool(process.get("terminal"))
     _check_terminal(terminal, options)
+    config = record.config()
+    _keep_interpreter(config, process, options)
     _announce_descriptors(process)
     host = Host.probe()
-    config = record.config()
     own = group(record)
     v2, v1 = _entered_cgroups(record, own, tuple(cgroups))
     plan = planner.enter(
@@ -585,7 +529,6 @@ def enter(
                 plan.wire(),
                 fds,
                 preserved=options.preserve_fds,
-                protect=_lets_stand_in(config),
             )
         except executor.StartError as error:
             raise start_error(plan, error) from None
@@ -594,6 +537,8 @@ def enter(
             os.close(descriptor)
     try:
         if options.pidfd_socket:
+            from ctrt.runtime import console
+
             console.send(_connect(options.pidfd_socket), started.pidfd)
         if options.pid_file:
             write_pid(options.pid_file, started.pid)
@@ -659,183 +604,6 @@ def _below(wanted: tuple[str, ...], own: Group) -> dict[str, str]:
     return found
 
 
-# --- start, kill, delete -------------------------------------------------------------------------
-
-
-def start(root: str, identifier: str) -> None:
-    """Let the program of a created container begin."""
-    record = Record.find(root, identifier, lock=True)
-    try:
-        if not record.pid:
-            raise CtrtError("cannot start a container that has stopped", status=1)
-        answer = os.open(record.path("started"), os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        try:
-            try:
-                go = os.open(record.path("start"), os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-            except OSError as error:
-                if error.errno != _ENXIO:
-                    raise
-                raise CtrtError("cannot start an already running container", status=1) from None
-            os.set_blocking(answer, True)
-            os.write(go, b"s")
-            os.close(go)
-            # The end of this pipe is the program's execve(2), which closes it.
-            told = b""
-            while piece := os.read(answer, 65536):
-                told += piece
-        finally:
-            os.close(answer)
-        # BECOMING of operations/context.py, or nothing: then it has become its program.
-        if told not in (b"", b"x"):
-            from ctrt.runtime import executor
-
-            if told.startswith(executor.FAILED):
-                *_, words = marshal.loads(told[1:])
-            else:
-                name = record.config()["process"]["args"][0]
-                words = f"exec {name}: {os.strerror(executor.refusal(told[1:])).lower()}"
-            raise CtrtError(f"cannot start container {identifier}: {words}", status=1)
-        after_start(record)
-    finally:
-        record.release()
-
-
-def after_start(record: Record) -> None:
-    """What follows the program's start."""
-    if b'"poststart"' not in (data := record.read("config.json")):
-        return
-    from ctrt.oci import fastjson
-    from ctrt.runtime import hooks
-
-    which = hooks.of(fastjson.loads(data), "poststart")
-    run_last_hooks(which, "poststart", describe(record, "running"))
-
-
-def kill(root: str, identifier: str, number: int, *, everything: bool = False) -> None:
-    """Signal a container's first process, or with `everything` all its processes."""
-    record = Record.find(root, identifier)
-    if everything:
-        own = group(record)
-        if own.v2 or own.v1:
-            own.kill(number)
-            return
-        for pid in processes(record):
-            try:
-                os.kill(pid, number)
-            except ProcessLookupError:
-                pass
-        return
-    pidfd = record.pidfd()
-    # Without a pid namespace of its own the others outlive the first process.
-    others = number == _SIGKILL and not record.state["own_pids"]
-    if pidfd < 0:
-        if others and group(record).processes():
-            group(record).kill(number)
-            return
-        raise CtrtError("container not running", status=1)
-    try:
-        if others:
-            group(record).kill(number)
-        _signal.pidfd_send_signal(pidfd, number)
-        if number == _SIGKILL and group(record).frozen():
-            group(record).thaw()  # v1 keeps the frozen from dying
-    except ProcessLookupError:
-        raise CtrtError("container not running: process already finished", status=1) from None
-    finally:
-        os.close(pidfd)
-
-
-def delete(root: str, identifier: str, *, force: bool = False) -> None:
-    """Take back all that was made for a container; with `force` it is killed first."""
-    check_id(identifier)
-    try:
-        record = Record.find(root, identifier, lock=True)
-    except CtrtError:
-        if force:
-            return
-        raise
-    try:
-        pidfd = record.pidfd()
-        if pidfd >= 0:
-            try:
-                # One that was never started has nothing to lose: runc and crun end it, too.
-                if not force and status(record) != "created":
-                    raise CtrtError(
-                        f"cannot delete container {identifier} that is not stopped: "
-                        f"{status(record)}",
-                        status=1,
-                    )
-                destroy(record, pidfd)
-            finally:
-                os.close(pidfd)
-        forget(record)
-    finally:
-        record.release()
-
-
-def destroy(record: Record, pidfd: int) -> None:
-    """Kill all processes of a container, and wait for the end of the first."""
-    own = group(record)
-    own.kill(_SIGKILL)
-    try:
-        _signal.pidfd_send_signal(pidfd, _SIGKILL)
-    except ProcessLookupError:
-        pass
-    if own.frozen():
-        own.thaw()
-    if select.select([pidfd], [], [], 0.5)[0]:
-        return
-    own.rescue()
-    if not select.select([pidfd], [], [], 10)[0]:
-        raise CtrtError(f"container {record.id} does not end, even killed", status=1)
-
-
-def forget(record: Record) -> None:
-    """Take back what was made for a container whose first process has ended, and its record."""
-    state = describe(record, "stopped")
-    which: tuple[Any, ...] = ()
-    if b'"poststop"' in (data := record.read("config.json")):
-        from ctrt.oci import fastjson
-        from ctrt.runtime import hooks
-
-        which = hooks.of(fastjson.loads(data), "poststop")
-    try:
-        group(record).remove()
-        record.undo()
-        run_last_hooks(which, "poststop", state)
-        record.end()
-    except OSError as error:
-        raise CtrtError(
-            f"container {record.id} could not be cleaned up: {_of(error)}", status=1
-        ) from None
-
-
-# --- pause and resume ----------------------------------------------------------------------------
-
-
-def pause(root: str, identifier: str) -> None:
-    """Freeze all processes of a container."""
-    record = Record.find(root, identifier, lock=True)
-    try:
-        now = status(record)
-        if now not in ("running", "created"):
-            raise CtrtError(f"container not running or created: {now}", status=1)
-        group(record).freeze()
-    finally:
-        record.release()
-
-
-def resume(root: str, identifier: str) -> None:
-    """Thaw the processes of a paused container."""
-    record = Record.find(root, identifier, lock=True)
-    try:
-        if status(record) != "paused":
-            raise CtrtError("container not paused", status=1)
-        group(record).thaw()
-    finally:
-        record.release()
-
-
 def update(record: Record, resources: dict[str, Any]) -> None:
     """Set other limits of a container's cgroup, and note them in its configuration."""
     memory = resources.get("memory") or {}
@@ -897,22 +665,3 @@ def _merged(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
         else:
             found[key] = value
     return found
-
-
-def describe_more(record: Record) -> dict[str, Any]:
-    """The state with what runc adds to it: root file system, time of creation, owner."""
-    import pwd
-
-    told = describe(record)
-    owner = record.state["owner"]
-    try:
-        name = pwd.getpwuid(owner).pw_name
-    except KeyError:
-        name = str(owner)
-    return {
-        **{key: value for key, value in told.items() if key != "annotations"},
-        "rootfs": record.state["rootfs"],
-        "created": record.state["created"],
-        **({"annotations": told["annotations"]} if "annotations" in told else {}),
-        "owner": name,
-    }

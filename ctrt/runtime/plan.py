@@ -206,9 +206,14 @@ def describe(call: Call) -> str:
     if name == "bind":
         recursive = "|AT_RECURSIVE" if a[1] else ""
         return f"open_tree({_quoted(a[0])}, OPEN_TREE_CLONE{recursive}) -> {a[2]}"
-    if name == "bind_as_caller":
+    if name == "open_source":
+        return f"open_tree({_quoted(a[0])}, 0) -> {a[1]}"
+    if name == "copy_tree":
+        recursive = "|AT_RECURSIVE" if a[1] else ""
+        return f"open_tree({a[0]}, OPEN_TREE_CLONE|AT_EMPTY_PATH{recursive})"
+    if name == "sources_as_caller":
         return "setns(PID, CLONE_NEWNS); " + "; ".join(
-            describe(("bind", *source)) for source in a[0]
+            describe(("open_source", *source)) for source in a[0]
         )
     if name == "bind_cgroup":
         names = ",".join(value or key for key, value in a[1])

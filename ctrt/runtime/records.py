@@ -5,6 +5,7 @@
     ROOT/ID/started       the pipe that tells whether the program could be started
     ROOT/ID/state.json    who the container is; it exists from this file's appearance on
     ROOT/ID/config.json   the configuration that it was made of
+    ROOT/ID/notify/       the socket that tells that it is ready, where a manager wants to know
 
 The directory is locked (flock(2)) by whoever changes the container. One without state.json whose
 lock can be taken is what a crash has left, and the next command for it undoes it. One without a
@@ -15,10 +16,11 @@ from __future__ import annotations
 
 import fcntl
 import marshal
-import os
+import posix as os  # `os` itself takes long to import: existing.py
 import time
 
 from ctrt.errors import CtrtError
+from ctrt.linux.birth import start_time
 from ctrt.oci import fastjson
 
 TYPE_CHECKING = False
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
 _ENXIO = 6
 _ENOTEMPTY = 39
 _ESRCH = 3
+_EINVAL = 22
 _PATIENCE_SECONDS = 30
 _ALLOWED = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_+-."
 
@@ -44,7 +47,7 @@ def default_root() -> str:
 
     if os.geteuid() == 0 and ids.all_mapped():
         return "/run/ctrt-runtime"
-    base = os.environ.get("XDG_RUNTIME_DIR")
+    base = os.environ.get(b"XDG_RUNTIME_DIR", b"").decode(errors="surrogateescape")
     return f"{base}/ctrt-runtime" if base else f"/tmp/ctrt-runtime-{os.geteuid()}"
 
 
@@ -64,24 +67,6 @@ def check_id(identifier: str) -> str:
             "1024 letters"
         )
     return identifier
-
-
-def start_time(pid: int) -> int:
-    """When a process began, in clock ticks since boot; 0 if it is gone or a zombie.
-
-    A pid and this number together name a process for good. Source: proc_pid_stat(5).
-    """
-    try:
-        descriptor = os.open(f"/proc/{pid}/stat", os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
-        return 0
-    try:
-        fields = os.read(descriptor, 4096).rpartition(b")")[2].split()
-    except OSError:
-        return 0
-    finally:
-        os.close(descriptor)
-    return 0 if fields[0] in (b"Z", b"X") else int(fields[19])
 
 
 class Record:
@@ -104,7 +89,10 @@ class Record:
         Raises CtrtError where there is such a container.
         """
         record = cls(root, check_id(identifier))
-        os.makedirs(root, mode=0o711, exist_ok=True)
+        if not _exists(root):
+            from os import makedirs
+
+            makedirs(root, mode=0o711, exist_ok=True)
         for _ in range(100):
             try:
                 os.mkdir(record.directory, 0o711)
@@ -114,7 +102,7 @@ class Record:
                     continue
                 break
             # Between the two calls another command may have taken the directory for a leftover.
-            if record._take() and not os.path.exists(f"{record.directory}/journal"):
+            if record._take() and not _exists(record.path("journal")):
                 return record
         record.release()
         raise CtrtError(f"container with given ID already exists: {identifier}")
@@ -150,7 +138,7 @@ class Record:
         return found
 
     def _exists(self) -> bool:
-        return os.path.isdir(self.directory)
+        return _exists(f"{self.directory}/.")
 
     def _wait(self) -> None:
         """Wait for the command that has the lock; a create that a hook holds up can take long."""
@@ -249,16 +237,20 @@ class Record:
     def end(self) -> None:
         """Take back all, last the directory; one that is not ours is left as it is."""
         try:
-            if os.path.exists(self.path("journal")):
+            names = set(os.listdir(self.directory))
+            # A command that was killed while it wrote its journal leaves that under another name.
+            if "journal" in names or all(name.startswith(".journal.") for name in names):
                 self.undo()
                 # The order matters: without state.json it is a leftover, which anybody removes,
                 # and without the journal it is anybody's.
-                names = set(os.listdir(self.directory)) - {"state.json", "journal"}
+                names -= {"state.json", "journal"}
                 for name in ("state.json", *names, "journal"):
                     try:
                         os.unlink(self.path(name))
                     except FileNotFoundError:
                         pass
+                    except IsADirectoryError:
+                        self._remove_directory(name)
             os.rmdir(self.directory)
         except FileNotFoundError:
             pass
@@ -267,6 +259,12 @@ class Record:
                 raise
         finally:
             self.release()
+
+    def _remove_directory(self, name: str) -> None:
+        """Remove a directory of files: the one that has the socket of `readiness.py`."""
+        for file in os.listdir(self.path(name)):
+            os.unlink(f"{self.path(name)}/{file}")
+        os.rmdir(self.path(name))
 
     # -- the process ------------------------------------------------------------------------------
 
@@ -292,13 +290,22 @@ class Record:
         try:
             descriptor = os.pidfd_open(pid)
         except OSError as error:
-            if error.errno == _ESRCH:
+            # EINVAL: only a process group or session has the number any more.
+            if error.errno in (_ESRCH, _EINVAL):
                 return -1
             raise
         if start_time(pid) != self.state["start_time"]:
             os.close(descriptor)
             return -1
         return descriptor
+
+
+def _exists(path: str) -> bool:
+    try:
+        os.stat(path)
+    except OSError:
+        return False
+    return True
 
 
 def write_whole(path: str, data: bytes, mode: int) -> None:

@@ -17,7 +17,7 @@ import pytest
 from ctrt.errors import CtrtError
 from ctrt.linux import calls as k
 from ctrt.linux import cgroups
-from ctrt.runtime import cgroup
+from ctrt.runtime import cgroup, group
 from ctrt.runtime.executor import StartError, execute
 from ctrt.runtime.host import Host
 from ctrt.runtime.operations import undo
@@ -57,7 +57,7 @@ class Box:
     def __init__(self, code, *, name="box", layout=LAYOUT, joined=None, namespace=False, **res):
         self.config = {"linux": {"cgroupsPath": f"{BASE}/{name}", "resources": res}}
         self.planned = joined or cgroup.plan(self.config, Host.probe(), layout=layout)
-        self.group = cgroup.Group(self.planned.state)
+        self.group = group.Group(self.planned.state)
         steps = [*self.planned.before]
         clone = ("clone", 0, self.planned.descriptor)
         steps.append(Step("clone", OUTSIDE, [clone], why="", source=""))

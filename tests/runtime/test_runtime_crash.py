@@ -92,19 +92,34 @@ def test_create_killed_at_any_moment(runtime: Runtime, last: str) -> None:
         _nothing_left(runtime, name)
 
 
-@pytest.mark.parametrize("verb", ["start", "kill", "delete", "run"])
+VERBS = {
+    "start": ("start", "NAME"),
+    "kill": ("kill", "NAME", "9"),
+    "delete": ("delete", "--force", "NAME"),
+    "run": ("run", "NAME"),
+    "exec": ("exec", "NAME", "sleep", "1000"),
+    "pause": ("pause", "NAME"),
+    "update": ("update", "--pids-limit", "20", "NAME"),
+}
+
+
+@pytest.mark.parametrize("verb", VERBS)
 def test_other_verbs_killed_at_any_moment(runtime: Runtime, verb: str) -> None:
     name = f"crash-{os.getpid()}-{verb}"
     runtime.config(*SLEEP, change=lambda config: _in_cgroups(name, config))
-    words = {"kill": [verb, name, "9"], "delete": [verb, "--force", name]}.get(verb, [verb, name])
+    words = [word.replace("NAME", name) for word in VERBS[verb]]
     rounds = 8
     for turn in range(rounds):
         if verb != "run":
             runtime.quiet("create", name)
+        if verb in ("exec", "pause", "update"):
+            runtime.call("start", name)
         killed = _start(runtime, *words)
         time.sleep(0.08 * (turn + 1) / rounds)
         killed.send_signal(signal.SIGKILL)
         killed.wait()
+        if verb in ("exec", "update"):
+            assert runtime.status(name) == "running"
         runtime.call("delete", "--force", name)
         _nothing_left(runtime, name)
 
@@ -145,10 +160,11 @@ def test_the_process_dies_with_a_create_that_is_killed(runtime: Runtime) -> None
     assert os.listdir(runtime.root) == []
 
 
-def test_list_takes_back_what_is_left(runtime: Runtime) -> None:
+@pytest.mark.parametrize("files", [("journal", "start"), (".journal.12345",), ()], ids=len)
+def test_list_takes_back_what_is_left(runtime: Runtime, files: tuple[str, ...]) -> None:
     left = runtime.root / "left"
     left.mkdir(parents=True)
-    (left / "journal").write_bytes(b"not whole")
-    (left / "start").write_text("")
+    for name in files:
+        (left / name).write_bytes(b"not whole")
     assert runtime.call("list", "-q").stdout == ""
     assert os.listdir(runtime.root) == []

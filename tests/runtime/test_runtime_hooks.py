@@ -139,6 +139,30 @@ def test_a_late_hook_that_fails_is_a_warning(runtime: Runtime, kind: str) -> Non
     assert after.exists()
 
 
+@pytest.mark.parametrize("verb", ["run", "run --detach", "start"])
+def test_from_version_1_3_on_a_poststart_hook_that_fails_stops_the_container(
+    both: Runtime, verb: str
+) -> None:
+    """What earlier versions of the specification call a warning; runc never did."""
+    after = both.home / "after"
+
+    def change(config: dict[str, Any]) -> None:
+        config["ociVersion"] = "1.3.0"
+        hook = {"path": "/bin/sh", "args": ["sh", "-c", f"touch {after}"]}
+        config["hooks"] = {"poststart": [{"path": "/bin/true"}, {"path": "/bin/false"}, hook]}
+
+    both.config(*SLEEP, change=change)
+    if verb == "start":
+        both.quiet("create", "one")
+    assert both.quiet(*verb.split(), "one", check=False) == 1
+    assert "error running poststart hook #1" in both.stderr
+    assert not after.exists()
+    if verb == "start":
+        assert both.status("one") == "stopped"
+    else:
+        assert os.listdir(both.root) == []
+
+
 def test_a_hook_that_takes_too_long_is_killed(runtime: Runtime) -> None:
     def change(config: dict[str, Any]) -> None:
         config["hooks"] = {

@@ -146,3 +146,40 @@ def test_flags_that_change_nothing_here(runtime: Runtime) -> None:
     runtime.config("echo", "as ever")
     runtime.quiet("run", "--no-subreaper", "one")
     assert runtime.stdout == "as ever\n"
+
+
+def test_a_container_without_a_process_is_created_and_cannot_be_started(both: Runtime) -> None:
+    """runtime.md, Start: process is optional until then."""
+    both.config("true", change=lambda config: config.pop("process"))
+    both.quiet("create", "one")
+    assert both.status("one") == "created"
+    done = both.call("start", "one", check=False)
+    assert done.returncode == 1
+    assert "its configuration has no process, and a start needs one" in done.stderr
+    assert "Traceback" not in done.stderr
+    both.await_status("one", "stopped")
+    both.call("delete", "one")
+    assert both.quiet("run", "two", check=False) == 1
+    assert "has no process" in both.stderr
+    assert os.listdir(both.root) == []
+
+
+def test_a_paused_container_is_not_started(both: Runtime) -> None:
+    both.config("true")
+    both.quiet("create", "one")
+    if both.call("pause", "one", check=False).returncode:
+        pytest.skip("it has no cgroup of its own here")
+    done = both.call("start", "one", check=False)
+    assert (done.returncode, "cannot start a container in the paused state" in done.stderr) == (
+        1,
+        True,
+    )
+    both.call("resume", "one")
+    both.call("start", "one")
+
+
+def test_an_exec_of_nothing_is_no_exec_that_failed(runtime: Runtime) -> None:
+    """The exit status 255 is for a process that could not be started."""
+    assert runtime.call("exec", check=False).returncode == 1
+    assert runtime.call("exec", "--nonsense", "one", "true", check=False).returncode == 1
+    assert runtime.call("exec", "one", "true", check=False).returncode == 255

@@ -202,3 +202,18 @@ def test_an_ordinary_user_gets_the_user_namespace_that_is_missing(rootless: Runt
     assert user != os.readlink("/proc/self/ns/user")
     entered = rootless.call("exec", "one", "sh", "-c", "id -u; readlink /proc/self/ns/user")
     assert entered.stdout.split() == ["0", user]
+
+
+def test_mounts_are_listed_in_the_order_of_the_configuration(both: Runtime, tmp_path: Path) -> None:
+    """config.md, Mounts; newer kernels list them as they were made, not as they were attached."""
+    places = ["/tmp/a", "/tmp/b", "/tmp/c", "/tmp/d", "/tmp/d/e"]
+    tmpfs = {"type": "tmpfs", "source": "tmpfs"}
+    bind = {"source": "/usr/share", "options": ["rbind", "ro"]}
+    entries = [tmpfs, bind, tmpfs, tmpfs, bind]
+    mounts = [{"destination": p, **entry} for p, entry in zip(places, entries, strict=True)]
+    both.config("cat", "/proc/self/mountinfo", change=mounted(*mounts))
+    both.quiet("run", "one")
+    listed = [line.split(" ")[4] for line in both.stdout.splitlines()]
+    first = ["/proc", "/dev", "/dev/pts", "/dev/shm", "/dev/mqueue", "/sys"]
+    wanted = [*first, *places]
+    assert [path for path in dict.fromkeys(listed) if path in wanted] == wanted

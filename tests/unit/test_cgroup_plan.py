@@ -13,6 +13,7 @@ import pytest
 from ctrt.errors import CtrtError
 from ctrt.linux import bpf, cgroups
 from ctrt.runtime import cgroup, cgroup_stats, limits
+from ctrt.runtime.group import Group
 from ctrt.runtime.host import Host
 
 ROOT = Host(uid=0, gid=0, privileged=True)
@@ -189,7 +190,7 @@ def test_a_user_without_a_delegated_cgroup_has_none_and_is_told(hybrid):
     (note,) = planned.notes
     assert "no cgroup is delegated to you, so the container stays in the caller's cgroup" in note
     assert note.endswith("limits are ignored for what is not delegated to you: pids")
-    group = cgroup.Group(planned.state)
+    group = Group(planned.state)
     assert group.processes() == []
     assert not group.frozen()
     group.kill(9)
@@ -513,7 +514,7 @@ def test_systemd_makes_a_scope_in_the_slice(unified):
     assert properties["MemoryMax"] == 5
     assert properties["TasksMax"] == 7
     assert writes(planned, unified)[path[1:] + "/pids.max"] == "7"
-    assert planned.after[0].undo[0] == ("cgroup_stop_scope", "libpod-one.scope", False)
+    assert planned.after[0].undo[-1] == ("cgroup_stop_scope", "libpod-one.scope", False)
 
 
 @pytest.mark.parametrize(
@@ -556,6 +557,8 @@ def test_the_statistics_of_v2_have_runc_s_form(tmp_path):
         "io.stat": "8:0 rbytes=5 wbytes=6 rios=1 wios=2 dbytes=0 dios=0\n",
         "cpuset.cpus.effective": "0-1,3\n",
         "cpuset.mems.effective": "0\n",
+        "io.pressure": "some avg10=1.50 avg60=0.20 avg300=0.00 total=77\n"
+        "full avg10=0.00 avg60=0.00 avg300=0.00 total=0\n",
     }
     for name, text in texts.items():
         (tmp_path / name).write_text(text)
@@ -570,6 +573,9 @@ def test_the_statistics_of_v2_have_runc_s_form(tmp_path):
     }
     assert found["pids"] == {"current": 2, "limit": 9}
     assert found["cpuset"] == {"cpus": [0, 1, 3], "mems": [0]}
+    some = {"avg10": 1.5, "avg60": 0.2, "avg300": 0.0, "total": 77}
+    assert found["blkio"]["psi"]["some"] == some
+    assert "psi" not in found["cpu"]
     assert {"major": 8, "minor": 0, "op": "Write", "value": 6} in found["blkio"][
         "ioServiceBytesRecursive"
     ]

@@ -457,13 +457,16 @@ def test_mounts_become_calls(host_name):
         ("file_system", "tmpfs", (("mode", "755"),), k.MOUNT_ATTR_NOSUID, "mount"),
         ("attach", "mount", "/dev"),
     )
-    opened = ("/home/me/data", True, "bind2")
+    opened = ("/home/me/data", "bind2")
     as_caller = host_name == "root, id-mapped layers"
     assert plan.step("sources of bind mounts").calls == (
-        ("bind_as_caller", (opened,)) if as_caller else ("bind", *opened),
-        ("attributes", "bind2", k.MOUNT_ATTR_RDONLY, k.MOUNT_ATTR__ATIME, False),
+        ("sources_as_caller", (opened,)) if as_caller else ("open_source", *opened),
     )
-    assert plan.step("bind /data").calls == (("attach", "bind2", "/data"),)
+    assert plan.step("bind /data").calls == (
+        ("copy_tree", "bind2", True),
+        ("attributes", "bind2", k.MOUNT_ATTR_RDONLY, k.MOUNT_ATTR__ATIME, False),
+        ("attach", "bind2", "/data"),
+    )
 
 
 @pytest.mark.parametrize(
@@ -481,10 +484,10 @@ def test_mounts_become_calls(host_name):
 def test_the_last_of_two_opposite_mount_options_counts(options, recursive, attr_set, attr_clr):
     mount = {"destination": "/x", "type": "bind", "source": "/s", "options": options}
     plan = planned("root", configuration("root", mounts=[mount]))
-    step = plan.step("sources of bind mounts")
-    assert step.calls[0] == ("bind", "/s", recursive, "bind0")
+    step = plan.step("bind /x")
+    assert step.calls[0] == ("copy_tree", "bind0", recursive)
     changed = (("attributes", "bind0", attr_set, attr_clr, False),)
-    assert step.calls[1:] == (changed if attr_set or attr_clr else ())
+    assert step.calls[1:-1] == (changed if attr_set or attr_clr else ())
 
 
 def test_the_devices_are_left_to_the_host_where_dev_is_its_own(host_name):
@@ -759,3 +762,16 @@ def test_data_of_a_bind_mount_is_told_of():
     entry = {"destination": "/x", "source": "/s", "options": ["bind", "size=1m"]}
     plan = bundle(mounts=[entry])
     assert any("'size' has no effect on a bind mount" in note for note in plan.notes)
+
+
+@pytest.mark.parametrize(
+    ("action", "direct"),
+    [("SCMP_ACT_ALLOW", ()), ("SCMP_ACT_ERRNO", ()), ("SCMP_ACT_KILL_PROCESS", (True,))],
+)
+def test_a_profile_that_ends_who_calls_execveat_is_kept_away_from_the_stand_in(action, direct):
+    rule = {"names": ["execveat"], "action": action}
+    profile = {"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [rule]}
+    config = configuration("root")
+    config["linux"]["seccomp"] = profile
+    plan = planned("root", config)
+    assert only(plan, "exec")[3:] == direct

@@ -228,7 +228,6 @@ BAD = [
     ("ociVersion", ..., "is missing; it must be a string"),
     ("root", ..., "is missing; it must be an object"),
     ("root.path", "", "is empty"),
-    ("process", ..., "is missing; it must be an object"),
     ("hostname", "x" * 65, "is longer than the 64 bytes that the kernel takes"),
     ("annotations", {"": "x"}, "is a name of no letters"),
     ("annotations", {"x": 5}, "annotations.x is 5, not a string"),

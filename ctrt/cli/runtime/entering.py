@@ -6,7 +6,7 @@ import os
 
 from ctrt.cli.runtime.verbs import make_options, root_of
 from ctrt.errors import CtrtError
-from ctrt.runtime import console, lifecycle
+from ctrt.runtime import existing, lifecycle
 from ctrt.runtime.records import Record
 
 TYPE_CHECKING = False
@@ -25,7 +25,7 @@ def execute(words: Words) -> int:
     made.detach = bool(words["detach"])
     path = words["process"] and os.path.abspath(words["process"])
     record = Record.find(root_of(words), identifier)
-    now = lifecycle.status(record)
+    now = existing.status(record)
     if now == "stopped":
         raise CtrtError("cannot exec in a stopped container: container not running")
     if now == "paused" and not words["ignore-paused"]:
@@ -37,8 +37,7 @@ def execute(words: Words) -> int:
     started = lifecycle.enter(record, process, made, stdio=_STDIO, cgroups=words["cgroup"] or ())
     if made.detach:
         return 0
-    master = console.receive(made.console) if made.console >= 0 else -1
-    return foreground.attend(started, awake, master)
+    return foreground.attend(started, awake, foreground.receive(made))
 
 
 def _document(path: str) -> dict[str, Any]:
@@ -56,7 +55,7 @@ def _process(words: Words, config: dict[str, Any], arguments: list[str]) -> dict
     """The container's own process, with what the options change."""
     if not arguments:
         raise CtrtError("process args cannot be empty: exec takes a command, or --process FILE")
-    process: dict[str, Any] = {**(config.get("process") or {}), "args": arguments}
+    process: dict[str, Any] = {"cwd": "/", **(config.get("process") or {}), "args": arguments}
     process["terminal"] = bool(words["tty"])
     process.pop("consoleSize", None)
     if words["cwd"]:

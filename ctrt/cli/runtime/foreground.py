@@ -6,8 +6,9 @@ import _signal
 import os
 import select
 
+from ctrt.errors import CtrtError
 from ctrt.linux import calls as k
-from ctrt.runtime import console, failure, lifecycle
+from ctrt.runtime import existing, failure, lifecycle
 from ctrt.runtime.executor import Started, StartError
 
 TYPE_CHECKING = False
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from ctrt.runtime.checkpoint import Wishes
+    from ctrt.runtime.readiness import Listener
 
 _SIGWINCH = 28
 # What tells of our own faults, children and job control, and what cannot be caught.
@@ -29,24 +31,45 @@ def run(
     """Create a container, start it, and unless it is detached wait for its end and delete it."""
     awake = -1 if made.detach else listen()
     record, process = lifecycle.create(root, identifier, bundle, made, stdio=_STDIO)
+    ready: Listener | None = None
     try:
+        if os.environ.get("NOTIFY_SOCKET"):
+            from ctrt.runtime import readiness
+
+            ready = readiness.listen(record)
         try:
             process.go()
         except StartError as error:
-            lifecycle.forget(record)
+            existing.forget(record)
             raise lifecycle.start_error(made.plan, error) from None
-        lifecycle.after_start(record)
-        if made.detach:
-            return 0
-        master = console.receive(made.console) if made.console >= 0 else -1
+        try:
+            existing.after_start(record)
+        except CtrtError:
+            os.waitpid(process.pid, 0)
+            existing.forget(record)
+            raise
         # Others may stop, pause or look at it while we wait.
         record.release()
-        status = attend(process, awake, master)
+        if made.detach:
+            if ready:
+                ready.wait(process.pidfd, process.pid)
+            return 0
+        master = receive(made)
+        status = attend(process, awake, master, ready=ready)
     finally:
         record.release()
     if not keep:
-        lifecycle.delete(root, identifier, force=True)
+        existing.delete(root, identifier, force=True)
     return status
+
+
+def receive(made: lifecycle.Options) -> int:
+    """The master of the terminal that is this command's to look after; -1 where there is none."""
+    if made.console < 0:
+        return -1
+    from ctrt.runtime import console
+
+    return console.receive(made.console)
 
 
 def restore(
@@ -61,7 +84,7 @@ def restore(
     if made.detach:
         return 0
     status = attend(process, awake)
-    lifecycle.delete(root, identifier, force=True)
+    existing.delete(root, identifier, force=True)
     return status
 
 
@@ -78,22 +101,32 @@ def listen() -> int:
     return awake
 
 
-def attend(process: Started, awake: int, master: int = -1, *, keep_input: bool = True) -> int:
+def attend(
+    process: Started,
+    awake: int,
+    master: int = -1,
+    *,
+    keep_input: bool = True,
+    ready: Listener | None = None,
+) -> int:
     """Wait for the end of a process that was made here: its exit status as the shell has it.
 
     Signals that come to `awake` are passed on. `master` is the process's terminal's: what is typed
-    here goes there (with `keep_input`), what it writes comes here.
+    here goes there (with `keep_input`), what it writes comes here. What comes to `ready` is passed
+    on, until it says that the container is.
     """
     terminal = _Terminal(master) if master >= 0 else None
     poll = select.poll()
     poll.register(process.pidfd, select.POLLIN)
     poll.register(awake, select.POLLIN)
+    if ready:
+        poll.register(ready, select.POLLIN)
     try:
         if terminal:
             terminal.begin(poll, keep_input=keep_input)
         while True:
-            ready = dict(poll.poll())
-            if awake in ready:
+            found = dict(poll.poll())
+            if awake in found:
                 for number in os.read(awake, 512):
                     if number == _SIGWINCH and terminal:
                         terminal.resize()
@@ -102,9 +135,13 @@ def attend(process: Started, awake: int, master: int = -1, *, keep_input: bool =
                         k.pidfd_send_signal(process.pidfd, number)
                     except ProcessLookupError:
                         pass
+            # The one to look after is this command, which ends as the container does.
+            if ready and ready.fileno() in found and ready.pass_on(os.getpid()):
+                poll.unregister(ready)
+                ready = None
             if terminal:
-                terminal.pass_on(poll, ready)
-            if process.pidfd in ready:
+                terminal.pass_on(poll, found)
+            if process.pidfd in found:
                 _, status = os.waitpid(process.pid, 0)
                 if terminal:
                     terminal.drain()
@@ -152,6 +189,8 @@ class _Terminal:
 
     def resize(self) -> None:
         """Give the process's terminal the size of ours: of a stream, or the controlling one."""
+        from ctrt.runtime import console
+
         for number in range(3):
             if os.isatty(number):
                 console.set_size(self._master, console.size_of(number))

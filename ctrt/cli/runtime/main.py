@@ -6,7 +6,7 @@ statuses are runc's: 1 for what went wrong, 255 where `exec` could not start the
 
 from __future__ import annotations
 
-import os
+import posix as os  # `os` itself takes long to import: existing.py
 import sys
 
 from ctrt.cli import bundle
@@ -29,7 +29,8 @@ def main(arguments: list[str] | None = None) -> int:
         _check_log(words)
         return _do(words)
     except CtrtError as error:
-        sentence, status = str(error), _EXEC_FAILED if words.verb == "exec" else 1
+        failed = words.verb == "exec" and words.operands  # what is no command line ends with 1
+        sentence, status = str(error), _EXEC_FAILED if failed else 1
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:
@@ -84,9 +85,9 @@ def _do(words: Words) -> int:
 
         life.on_plan = lambda plan: _explain(words, plan)
     status = verbs.do(words)
-    lifecycle = sys.modules.get("ctrt.runtime.lifecycle")
-    if lifecycle is not None:
-        for sentence in lifecycle.warnings:
+    existing = sys.modules.get("ctrt.runtime.existing")
+    if existing is not None:
+        for sentence in existing.warnings:
             log(words, "warning", sentence)
     return status
 
@@ -155,4 +156,4 @@ def command() -> None:
     except OSError:
         status = status or 141
     bundle.renew()
-    os._exit(status)
+    os._exit(status)  # noqa: SLF001  # as public as in os

@@ -7,7 +7,7 @@ import os
 from ctrt.cli.runtime.verbs import enter_bundle, make_options, one, print_line, root_of
 from ctrt.errors import CtrtError
 from ctrt.oci import fastjson
-from ctrt.runtime import lifecycle
+from ctrt.runtime import existing
 from ctrt.runtime.records import Record
 
 TYPE_CHECKING = False
@@ -44,7 +44,7 @@ def containers(words: Words) -> int:
     states = []
     for record in records:
         try:
-            states.append(lifecycle.describe_more(record))
+            states.append(existing.describe_more(record))
         except FileNotFoundError:
             continue  # it has just been deleted
     if _format(words) == "json":
@@ -66,7 +66,7 @@ def ps(words: Words) -> int:
     form = _format(words)
     identifier, *flags = words.operands
     record = Record.find(root_of(words), identifier)
-    pids = lifecycle.processes(record)
+    pids = existing.processes(record)
     if form == "json":
         print(fastjson.dumps(pids))
         return 0
@@ -103,7 +103,7 @@ def events(words: Words) -> int:
     record = Record.find(root, identifier)
     if not record.pid:
         raise CtrtError(f"container with id {identifier} is not running", status=1)
-    group = lifecycle.group(record)
+    group = existing.group(record)
     if words["stats"]:
         _tell("stats", identifier, group.stats())
         return 0
@@ -204,6 +204,8 @@ def update(words: Words) -> int:
             resources = spec.resources(resources, name="update")
         if "intelRdt" in resources:
             raise CtrtError("intelRdt: this machine has no Intel RDT to set", status=1)
+        from ctrt.runtime import lifecycle
+
         lifecycle.update(record, resources)
     finally:
         record.release()
@@ -231,7 +233,7 @@ def features(_words: Words) -> int:
     """`features`: what this runtime and the kernel can do (features.md of the specification)."""
     from ctrt.cli.runtime.about import features as known
 
-    print(indented(known()))
+    print(fastjson.indented(known()))
     return 0
 
 
@@ -243,7 +245,7 @@ def spec(words: Words) -> int:
     if os.path.exists("config.json"):
         raise CtrtError("file config.json exists: remove it first", status=1)
     with open("config.json", "w") as file:
-        file.write(indented(example(rootless=words["rootless"] is True), "\t") + "\n")
+        file.write(fastjson.indented(example(rootless=words["rootless"] is True), "\t") + "\n")
     return 0
 
 
@@ -316,15 +318,3 @@ def restore(words: Words) -> int:
     made.detach = bool(words["detach"])
     root, wishes = root_of(words), _wishes(words)
     return foreground.restore(root, identifier, enter_bundle(words), made, wishes)
-
-
-def indented(value: Any, step: str = "  ", depth: int = 0) -> str:
-    """JSON for people to read."""
-    inner = "\n" + step * (depth + 1)
-    if isinstance(value, dict) and value:
-        parts = [f"{fastjson.dumps(k)}: {indented(v, step, depth + 1)}" for k, v in value.items()]
-        return "{" + inner + ("," + inner).join(parts) + "\n" + step * depth + "}"
-    if isinstance(value, list | tuple) and value:
-        parts = [indented(v, step, depth + 1) for v in value]
-        return "[" + inner + ("," + inner).join(parts) + "\n" + step * depth + "]"
-    return fastjson.dumps(value)

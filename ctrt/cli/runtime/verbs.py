@@ -6,7 +6,7 @@ own, imported when it is asked for.
 
 from __future__ import annotations
 
-import os
+import posix as os  # `os` itself takes long to import: existing.py
 import sys
 
 from ctrt.errors import CtrtError
@@ -33,7 +33,19 @@ def do(words: Words) -> int:
 
 def root_of(words: Words) -> str:
     """The directory that containers are known in."""
-    return os.path.abspath(words["root"]) if words["root"] else default_root()
+    root: str = words["root"] or default_root()
+    return root if _is_plain(root) else _absolute(root)
+
+
+def _is_plain(path: str) -> bool:
+    """Whether a path is absolute and has nothing to be resolved in it."""
+    return path[0] == "/" and path[-1] != "/" and "//" not in path and "/." not in path
+
+
+def _absolute(path: str) -> str:
+    import os.path
+
+    return os.path.abspath(path)
 
 
 def one(words: Words) -> str:
@@ -58,10 +70,10 @@ def make_options(words: Words) -> Options:
     made = Options()
     # A file of that name is the bundle's; others are found from where the caller is.
     if words["config"] and words["config"] != "config.json":
-        made.config = os.path.abspath(words["config"])
-    made.console_socket = words["console-socket"] and os.path.abspath(words["console-socket"])
-    made.pid_file = words["pid-file"] and os.path.abspath(words["pid-file"])
-    made.pidfd_socket = words["pidfd-socket"] and os.path.abspath(words["pidfd-socket"])
+        made.config = _absolute(words["config"])
+    made.console_socket = words["console-socket"] and _absolute(words["console-socket"])
+    made.pid_file = words["pid-file"] and _absolute(words["pid-file"])
+    made.pidfd_socket = words["pidfd-socket"] and _absolute(words["pidfd-socket"])
     made.preserve_fds = handed_over(words["preserve-fds"] or 0)
     made.no_pivot = bool(words["no-pivot"])
     made.no_new_keyring = bool(words["no-new-keyring"])
@@ -81,7 +93,7 @@ def manager(words: Words) -> str:
 
 def enter_bundle(words: Words) -> str:
     """Go to the bundle's directory; its absolute path."""
-    bundle = os.path.abspath(words["bundle"] or ".")
+    bundle = _absolute(words["bundle"] or ".")
     try:
         os.chdir(bundle)
     except OSError as error:
@@ -100,30 +112,30 @@ def _create(words: Words) -> int:
 
 
 def _start(words: Words) -> int:
-    from ctrt.runtime import lifecycle
+    from ctrt.runtime import existing
 
-    lifecycle.start(root_of(words), one(words))
+    existing.start(root_of(words), one(words))
     return 0
 
 
 def _state(words: Words) -> int:
-    from ctrt.cli.runtime.more import indented
-    from ctrt.runtime import lifecycle
+    from ctrt.oci import fastjson
+    from ctrt.runtime import existing
     from ctrt.runtime.records import Record
 
     record = Record.find(root_of(words), one(words))
-    print(indented(lifecycle.describe_more(record)))
+    print(fastjson.indented(existing.describe_more(record)))
     return 0
 
 
 def _kill(words: Words) -> int:
-    from ctrt.runtime import lifecycle
+    from ctrt.runtime import existing
 
     if not 1 <= len(words.operands) <= 2:
         raise CtrtError("kill takes a container ID and a signal", status=1)
     number = signal_number(words.operands[1] if words.operands[1:] else "SIGTERM")
     for identifier in _meant(words, words.operands[0]):
-        lifecycle.kill(root_of(words), identifier, number, everything=bool(words["all"]))
+        existing.kill(root_of(words), identifier, number, everything=bool(words["all"]))
     return 0
 
 
@@ -163,24 +175,24 @@ def signal_number(name: str) -> int:
 
 
 def _delete(words: Words) -> int:
-    from ctrt.runtime import lifecycle
+    from ctrt.runtime import existing
 
     for identifier in _meant(words, one(words)):
-        lifecycle.delete(root_of(words), identifier, force=bool(words["force"]))
+        existing.delete(root_of(words), identifier, force=bool(words["force"]))
     return 0
 
 
 def _pause(words: Words) -> int:
-    from ctrt.runtime import lifecycle
+    from ctrt.runtime import existing
 
-    lifecycle.pause(root_of(words), one(words))
+    existing.pause(root_of(words), one(words))
     return 0
 
 
 def _resume(words: Words) -> int:
-    from ctrt.runtime import lifecycle
+    from ctrt.runtime import existing
 
-    lifecycle.resume(root_of(words), one(words))
+    existing.resume(root_of(words), one(words))
     return 0
 
 

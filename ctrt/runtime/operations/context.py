@@ -86,20 +86,24 @@ def place(context: Context, path: str, kind: str, rules: int = IN_ROOT) -> int:
             else:
                 os.mkdir(name, 0o755, dir_fd=parent)
         except FileExistsError:
-            # A link that leads nowhere: what it names is made where the root has it.
-            found = os.stat(name, dir_fd=parent, follow_symlinks=False)
-            if found.st_mode & 0o170000 == 0o120000:
-                return _through_link(context, parent, parent_path, name, kind, rules)
+            # By descriptor, for it may be another thing at the next look.
+            found = os.open(name, O_PATH | os.O_NOFOLLOW, dir_fd=parent)
+            if os.fstat(found).st_mode & 0o170000 != 0o120000:
+                return found
+            return _through_link(context, found, parent_path, name, kind, rules)
         return os.open(name, O_PATH | os.O_NOFOLLOW, dir_fd=parent)
     finally:
         os.close(parent)
 
 
 def _through_link(
-    context: Context, parent: int, parent_path: str, name: str, kind: str, rules: int
+    context: Context, link: int, parent_path: str, name: str, kind: str, rules: int
 ) -> int:
-    """Make what a dangling link of a directory names, and open it, below the root."""
-    target = os.readlink(name, dir_fd=parent)
+    """Make what an open link that leads nowhere names, and open it, below the root."""
+    try:
+        target = os.readlink("", dir_fd=link)
+    finally:
+        os.close(link)
     path = target if target.startswith("/") else f"{parent_path}/{target}"
     if path.count("/") > 255 or f"{parent_path}/{name}".endswith(path):
         raise OSError(ELOOP, os.strerror(ELOOP), path)

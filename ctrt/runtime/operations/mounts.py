@@ -167,8 +167,29 @@ def bind(context: Context, source: str, recursive: bool, name: str) -> None:
         raise
 
 
-def bind_as_caller(context: Context, sources: tuple[tuple[str, bool, str], ...]) -> None:
-    """Open bind mounts (source, recursive, name) in the child's mount namespace, from outside.
+def open_source(context: Context, source: str, name: str) -> None:
+    """Open a path of the host, of which `copy_tree` makes a mount."""
+    try:
+        context.fds[name] = k.open_tree(k.AT_FDCWD, source, 0)
+    except k.KernelError as error:
+        error.call += f" of {source}"
+        raise
+
+
+def copy_tree(context: Context, name: str, recursive: bool) -> None:
+    """Let a name stand for a detached copy of the mount at what it names: `bind` by descriptor.
+
+    Made as late as this, mounts are listed in the order of the configuration: the kernel lists
+    them in the order in which they were made.
+    """
+    source = context.fds[name]
+    flags = k.OPEN_TREE_CLONE | k.AT_EMPTY_PATH | (k.AT_RECURSIVE if recursive else 0)
+    context.fds[name] = k.open_tree(source, "", flags)
+    os.close(source)
+
+
+def sources_as_caller(context: Context, sources: tuple[tuple[str, str], ...]) -> None:
+    """Open sources of mounts (path, name) in the child's mount namespace, from outside.
 
     The mounts are the child's, with what is locked or made private there; but the way to them is
     walked with the caller's rights, which the child in its user namespace has not.
@@ -181,8 +202,8 @@ def bind_as_caller(context: Context, sources: tuple[tuple[str, bool, str], ...])
         try:
             os.fchdir(root)
             os.chroot(".")
-            for source, recursive, name in sources:
-                bind(context, source, recursive, name)
+            for source, name in sources:
+                open_source(context, source, name)
         finally:
             k.setns(own, k.CLONE_NEWNS)
             os.fchdir(old_root)
@@ -222,6 +243,7 @@ def attach(
                 raise OSError(ELOOP, words, path) from None
             raise
         try:
+            _keep_proc(target, path)
             if (os.fstat(target).st_mode & _MOUNT_KIND == _DIRECTORY) != (kind == "directory"):
                 raise OSError(ENOTDIR, f"what is mounted is a {kind}, and its place is not", path)
             k.move_mount(mount, target)
@@ -231,6 +253,13 @@ def attach(
             k.mount_setattr(mount, propagation=flag, recursive=recursive)
     finally:
         os.close(mount)
+
+
+def _keep_proc(target: int, path: str) -> None:
+    """Refuse a place in procfs that a path leads to by a link: the planner judges by the words."""
+    named = f"{os.path.normpath(path)}/".startswith("/proc/")
+    if not named and k.file_system_of(target) == k.PROC_SUPER_MAGIC:
+        raise OSError(EINVAL, "cannot be mounted because a symbolic link leads inside /proc", path)
 
 
 def attributes_below(

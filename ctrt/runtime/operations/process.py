@@ -179,8 +179,18 @@ def trace(context: Context) -> None:
     k.ptrace(k.PTRACE_TRACEME)
 
 
-def execute(context: Context, arguments: tuple[str, ...], environment: tuple[str, ...]) -> None:
-    """Become the program; a name without a slash is searched in PATH of `environment`."""
+def execute(
+    context: Context,
+    arguments: tuple[str, ...],
+    environment: tuple[str, ...],
+    direct: bool = False,
+) -> None:
+    """Become the program; a name without a slash is searched in PATH of `environment`.
+
+    `direct` is for the executor, which chooses the way.
+    """
+    if not arguments:
+        raise OSError(EINVAL, "its configuration has no process, and a start needs one")
     variables = dict(entry.split("=", 1) for entry in environment if "=" in entry)
     if context.home:
         variables["HOME"] = context.home

@@ -62,16 +62,23 @@ def affinity(context: Context, cpus: tuple[int, ...]) -> None:
 
 
 def open_label(context: Context, module: str) -> None:
-    """Open where a security module is told the label of the next program: proc_pid_attr(5)."""
-    path = f"/proc/thread-self/attr/{module}/exec" if module else "/proc/thread-self/attr/exec"
+    """Open where a security module is told the label of the next program: proc_pid_attr(5).
+
+    In the host's /proc, which was opened from outside as "proc": that of a container could have
+    any other file of procfs in this place.
+    """
+    proc = context.fds.pop("proc")
     try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
-    except FileNotFoundError:
-        descriptor = os.open("/proc/thread-self/attr/exec", os.O_WRONLY | os.O_CLOEXEC)
-    if k.file_system_of(descriptor) != k.PROC_SUPER_MAGIC:
-        os.close(descriptor)
-        raise OSError(EINVAL, "/proc is not procfs", path)
-    context.fds["label"] = descriptor
+        if k.file_system_of(proc) != k.PROC_SUPER_MAGIC:
+            raise OSError(EINVAL, "it is not procfs", "/proc")
+        rules = k.RESOLVE_BENEATH | k.RESOLVE_NO_MAGICLINKS
+        try:
+            found = k.openat2(proc, f"thread-self/attr/{module}/exec", os.O_WRONLY, rules)
+        except FileNotFoundError:
+            found = k.openat2(proc, "thread-self/attr/exec", os.O_WRONLY, rules)
+    finally:
+        os.close(proc)
+    context.fds["label"] = found
 
 
 def label(context: Context, text: str) -> None:

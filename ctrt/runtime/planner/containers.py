@@ -79,7 +79,7 @@ def container(
     idmapped = isinstance(root, Layers) and new_user and host.idmapped_overlay
     owner = (uid_map[0][1], gid_map[0][1]) if idmapped and uid_map and gid_map else None
 
-    steps = namespaces.open_joined(spaces)
+    steps = [*namespaces.open_joined(spaces), *opened[:1]]
     if isinstance(root, Layers):
         hostname = config.get("hostname") or ""
         steps.append(roots.container_directory(root, hostname, owner, uid_map, gid_map, host))
@@ -120,7 +120,7 @@ def container(
         steps.append(_become_root(host, keep, uid_map, gid_map))
     steps += planned.attach
     steps += mounts.devices(config, spaces, host)
-    steps += opened
+    steps += opened[1:]
     steps += namespaces.sysctls(linux)
     steps += _hooks_before_pivot(config)
     steps += planned.late_steps()
@@ -157,7 +157,7 @@ def container(
         "programs of the container that come before its own",
     )
     steps += last
-    steps.append(process.program(what, trace=trace, die=not wait))
+    steps.append(process.program(what, linux, trace=trace, die=not wait))
     return Plan(steps, tuple(notes), subject)
 
 

@@ -86,6 +86,7 @@ def enter(
             source="pidfd_open(2)",
         ),
         *planned.agent_channel(linux, seccomp),
+        *opened[:1],
         Step(
             "clone",
             OUTSIDE,
@@ -111,7 +112,7 @@ def enter(
                 source="cgroups(7)",
             )
         )
-    steps += opened
+    steps += opened[1:]
     cwd = process.get("cwd") or "/"
     steps.append(
         Step(
@@ -140,7 +141,7 @@ def enter(
     if wait:
         steps += planned.waiting(process)
     steps += last
-    steps.append(planned.program(process, trace=trace, die=die))
+    steps.append(planned.program(process, linux, trace=trace, die=die))
     return Plan(steps, tuple(notes), subject)
 
 

@@ -239,12 +239,8 @@ class Mounts:
             source = f"{self._bundle or '.'}/{source}"
         for key, _ in options.data:
             self.notes.append(f"{place}.options: {key!r} has no effect on a bind mount")
-        calls: list[Call] = [("bind", source, options.recursive, name)]
-        calls += attribute_calls(name, options)
+        changed = attribute_calls(name, options)
         attached = attach_call(name, destination, options)
-        if options.link:
-            calls = [("bind_link", source, options.recursive, name, tuple(calls[1:]))]
-            attached = ("attach_link", *attached[1:])
         uid_map = extents(entry.get("uidMappings"), f"{place}.uidMappings")
         gid_map = extents(entry.get("gidMappings"), f"{place}.gidMappings")
         mapped = bool(options.idmap or uid_map or gid_map)
@@ -252,9 +248,15 @@ class Mounts:
         locked = self._as_caller and (options.attr_set | options.rec_set) & _ATIME
         if mapped or locked:
             # Opened from the caller's own mounts, it would be their peer.
-            self.early += [calls[0], ("slave", name), *calls[1:]]
+            self.early += [("bind", source, options.recursive, name), ("slave", name), *changed]
+            calls = [attached]
+        elif options.link:
+            link = ("bind_link", source, options.recursive, name, tuple(changed))
+            self.sources.append(link)
+            calls = [("attach_link", *attached[1:])]
         else:
-            self.sources += calls
+            self.sources.append(("open_source", source, name))
+            calls = [("copy_tree", name, options.recursive), *changed, attached]
         if mapped:
             recursive = options.idmap == "ridmap"
             self.early.append(("open_id_maps", uid_map, gid_map, f"{name}-ids"))
@@ -266,9 +268,10 @@ class Mounts:
             Step(
                 f"bind {destination}",
                 INSIDE,
-                [attached],
+                calls,
                 why=why,
-                source="move_mount(2), mount(8)" + (", mount_setattr(2)" if mapped else ""),
+                source="open_tree(2), move_mount(2), mount(8)"
+                + (", mount_setattr(2)" if mapped else ""),
             )
         )
 
@@ -384,13 +387,13 @@ class Mounts:
         """The steps that open sources of bind mounts."""
         steps = []
         if self.sources and self._as_caller:
-            opened = tuple(call[1:] for call in self.sources if call[0] == "bind")
-            changed = [call for call in self.sources if call[0] != "bind"]
+            opened = tuple(call[1:] for call in self.sources if call[0] == "open_source")
+            links = [call for call in self.sources if call[0] != "open_source"]
             steps.append(
                 Step(
                     "sources of bind mounts",
                     OUTSIDE,
-                    [("bind_as_caller", opened), *changed],
+                    [("sources_as_caller", opened), *links],
                     why="in the container's mount namespace, but with the rights of who starts it",
                     source="setns(2), open_tree(2), mount(8)",
                     needs="CAP_SYS_ADMIN in the user namespace that owns the mount namespace",

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     Call = tuple[Any, ...]
     Config = dict[str, Any]
 
+_HARMLESS = ("SCMP_ACT_ALLOW", "SCMP_ACT_ERRNO", "SCMP_ACT_LOG")
 _SETS = ("bounding", "effective", "permitted", "inheritable", "ambient")
 _DEFAULT_UMASK = 0o022
 _RESOURCE = "CAP_SYS_RESOURCE"
@@ -185,7 +186,10 @@ def descriptors(*, terminal: Config | None, user: Config) -> list[Step]:
 
 
 def label_steps(process: Config, linux: Config, host: Host) -> tuple[list[Step], list[Step]]:
-    """The steps that open and that write the label of a security module, if one is asked for."""
+    """The steps that open and that write the label of a security module, if one is asked for.
+
+    The first of those that open it comes before the clone.
+    """
     profile, selinux = process.get("apparmorProfile"), process.get("selinuxLabel")
     if profile and not host.apparmor:
         raise CtrtError(
@@ -205,11 +209,18 @@ def label_steps(process: Config, linux: Config, host: Host) -> tuple[list[Step],
         return [], []
     module = "apparmor" if profile else ""
     text = f"exec {profile}" if profile else str(selinux)
+    proc = Step(
+        "host's /proc",
+        OUTSIDE,
+        [("open_directory", "/proc", "proc")],
+        why="the container's own is not to be trusted with the label",
+        source="proc(5)",
+    )
     opened = Step(
         "security label",
         INSIDE,
         [("open_label", module)],
-        why="opened in the host's /proc, for the container's own is not to be trusted",
+        why="opened in the host's /proc while the process has no label yet",
         source="proc_pid_attr(5)",
     )
     written = Step(
@@ -219,7 +230,7 @@ def label_steps(process: Config, linux: Config, host: Host) -> tuple[list[Step],
         why="the security module confines the program from its first instruction",
         source="proc_pid_attr(5), " + ("apparmor(7)" if profile else "selinux(8)"),
     )
-    return [opened], [written]
+    return [proc, opened], [written]
 
 
 def filter_flags(linux: Config) -> int:
@@ -414,14 +425,34 @@ def _traits(linux: Config) -> list[Call]:
     return calls
 
 
-def program(process: Config, *, trace: bool, die: bool) -> Step:
-    """The step in which the program takes the place of the prepared process."""
+def lets_stand_in(linux: Config) -> bool:
+    """Whether the calls that operations/stand_in.py needs do not end the process.
+
+    One that is refused it can do without.
+    """
+    profile = linux.get("seccomp") or {}
+    rules = profile.get("syscalls") or ()
+    default = str(profile.get("defaultAction") or "SCMP_ACT_ALLOW")
+    for call in ("memfd_create", "execveat", "fcntl"):
+        actions = [rule["action"] for rule in rules if call in rule["names"]] or [default]
+        if not all(action in _HARMLESS for action in actions):
+            return False
+    return True
+
+
+def program(process: Config, linux: Config, *, trace: bool, die: bool) -> Step:
+    """The step in which the program takes the place of the prepared process.
+
+    A last member of the call, True, says that it must not be by way of another.
+    """
     calls: list[Call] = []
     if die:
         calls.append(("die_with_parent",))
     if trace:
         calls.append(("trace",))
-    calls.append(("exec", tuple(process["args"]), tuple(process.get("env") or ())))
+    direct = () if lets_stand_in(linux) else (True,)
+    arguments, environment = tuple(process.get("args") or ()), tuple(process.get("env") or ())
+    calls.append(("exec", arguments, environment, *direct))
     return Step(
         "exec",
         INSIDE,
@@ -432,24 +463,25 @@ def program(process: Config, *, trace: bool, die: bool) -> Step:
 
 
 def waiting(process: Config) -> list[Step]:
-    """The steps in which a created container waits for its start."""
-    environment = tuple(process.get("env") or ())
-    return [
-        Step(
-            "program",
-            INSIDE,
-            [("find_program", tuple(process["args"]), environment)],
-            why="a program that is not there is told before the start",
-            source=SPEC + "runtime.md, Create",
-        ),
-        Step(
-            "wait",
-            INSIDE,
-            [("await_start",)],
-            why="a created container is ready, and its program begins when it is started",
-            source=SPEC + "runtime.md, Lifecycle",
-        ),
-    ]
+    """The steps in which a created container waits for its start.
+
+    One whose configuration has no process waits, too: that is its start's to tell.
+    """
+    find = Step(
+        "program",
+        INSIDE,
+        [("find_program", tuple(process.get("args") or ()), tuple(process.get("env") or ()))],
+        why="a program that is not there is told before the start",
+        source=SPEC + "runtime.md, Create",
+    )
+    wait = Step(
+        "wait",
+        INSIDE,
+        [("await_start",)],
+        why="a created container is ready, and its program begins when it is started",
+        source=SPEC + "runtime.md, Lifecycle",
+    )
+    return [find, wait] if process.get("args") else [wait]
 
 
 def hooks(config: Config, kind: str, where: str, why: str) -> list[Step]:
