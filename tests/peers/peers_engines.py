@@ -74,7 +74,9 @@ class Podman(NamedTuple):
         return self.user is not None
 
     def environment(self) -> dict[str, str]:
+        storage = self.folder / "storage.conf"
         return {
+            **({"CONTAINERS_STORAGE_CONF": str(storage)} if storage.exists() else {}),
             "PATH": "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin",
             "HOME": str(self.folder),
             "XDG_RUNTIME_DIR": str(self.folder / "run"),
@@ -118,36 +120,51 @@ class Podman(NamedTuple):
 
     def on_terminal(self, *words: str, typed: str = "", size: tuple[int, int] = (33, 101)) -> str:
         """What a podman command shows on a terminal while something is typed."""
-        master, slave = pty.openpty()
-        fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", *size, 0, 0))
-        process = subprocess.Popen(
-            self.words(*words), stdin=slave, stdout=slave, stderr=slave,
-            env=self.environment(), cwd=self.folder, start_new_session=True,
-        )  # fmt: skip
-        os.close(slave)
-        shown = b""
-        end = time.monotonic() + 30
-        try:
-            while time.monotonic() < end:
-                ready, _, _ = select.select([master], [], [], 0.1)
-                if ready:
-                    try:
-                        data = os.read(master, 4096)
-                    except OSError:  # the other end is closed
-                        break
-                    shown += data
-                    if typed and b"ready" in shown:
-                        os.write(master, typed.encode())
-                        typed = ""
-                elif process.poll() is not None:
+        words = tuple(self.words(*words))
+        return on_terminal(
+            words, typed=typed, size=size, environment=self.environment(), folder=self.folder
+        )
+
+
+def on_terminal(
+    words: tuple[str, ...],
+    *,
+    typed: str,
+    environment: dict[str, str],
+    folder: Path,
+    size: tuple[int, int] = (33, 101),
+) -> str:
+    """What a command shows on a terminal; something is typed when it shows "ready"."""
+    master, slave = pty.openpty()
+    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", *size, 0, 0))
+    process = subprocess.Popen(
+        words, stdin=slave, stdout=slave, stderr=slave, env=environment, cwd=folder,
+        start_new_session=True,
+    )  # fmt: skip
+    os.close(slave)
+    shown = b""
+    end = time.monotonic() + 30
+    try:
+        while time.monotonic() < end:
+            ready, _, _ = select.select([master], [], [], 0.1)
+            if ready:
+                try:
+                    data = os.read(master, 4096)
+                except OSError:  # the other end is closed
                     break
-            assert process.wait(10) == 0, shown
-        finally:
-            with contextlib.suppress(ProcessLookupError):
-                process.kill()
-            process.wait()
-            os.close(master)
-        return shown.decode().replace("\r\n", "\n")
+                shown += data
+                if typed and b"ready" in shown:
+                    os.write(master, typed.encode())
+                    typed = ""
+            elif process.poll() is not None:
+                break
+        assert process.wait(10) == 0, shown
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            process.kill()
+        process.wait()
+        os.close(master)
+    return shown.decode().replace("\r\n", "\n")
 
 
 CONFIGURATION = """

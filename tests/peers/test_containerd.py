@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-from peers_engines import RUNTIMES, busybox_archive, runtime_path
+from peers_engines import RUNTIMES, busybox_archive, on_terminal, runtime_path
 
 IMAGE = "localhost/peers/box:latest"
 CONFIGURATION = """
@@ -35,11 +35,21 @@ class Containerd(NamedTuple):
     folder: Path
     address: str
 
+    def words(self, *words: str) -> tuple[str, ...]:
+        return ("ctr", "--address", self.address, "--namespace", "peers", *words)
+
     def ctr(self, *words: str, stdin: bytes = b"") -> subprocess.CompletedProcess[str]:
-        command = ["ctr", "--address", self.address, "--namespace", "peers", *words]
-        done = subprocess.run(command, input=stdin, capture_output=True, timeout=60, check=False)
+        done = subprocess.run(
+            self.words(*words), input=stdin, capture_output=True, timeout=60, check=False
+        )
         return subprocess.CompletedProcess(
             words, done.returncode, done.stdout.decode(), done.stderr.decode()
+        )
+
+    def on_terminal(self, *words: str, typed: str) -> str:
+        environment = {"PATH": os.environ["PATH"], "TERM": "dumb"}
+        return on_terminal(
+            self.words(*words), typed=typed, environment=environment, folder=self.folder
         )
 
     def check(self, *words: str, stdin: bytes = b"") -> str:
@@ -170,7 +180,102 @@ def test_pause_and_resume(containerd: Containerd, box: str) -> None:
 
 
 def test_metrics_read_the_cgroup(containerd: Containerd, box: str) -> None:
-    assert "memory" in containerd.check("tasks", "metrics", box)
+    lines = [line.split() for line in containerd.check("tasks", "metrics", box).splitlines()]
+    found = {line[0]: line[1] for line in lines if len(line) == 2}
+    assert int(found["memory.limit_in_bytes"]) == 64 << 20
+    assert 0 < int(found["memory.usage_in_bytes"]) < 64 << 20
+    assert int(found["cpuacct.usage"]) > 0
+
+
+SHOW = """
+until [ "$(stty size 2>/dev/null)" ]; do sleep 0.1; done
+stty size; tty; echo ready; read line; echo got $line
+"""
+
+
+def test_run_on_a_terminal(containerd: Containerd, binary: str) -> None:
+    words = run_words(binary, "--rm", "--tty", IMAGE, name(), "sh", "-c", SHOW)
+    shown = containerd.on_terminal(*words, typed="typed\n")
+    assert "/dev/pts/0" in shown
+    assert "33 101" in shown
+    assert "got typed" in shown
+
+
+def test_exec_on_a_terminal(containerd: Containerd, box: str) -> None:
+    words = ("tasks", "exec", "--exec-id", name(), "--tty", box, "sh", "-c", SHOW)
+    shown = containerd.on_terminal(*words, typed="typed\n")
+    assert "/dev/pts/" in shown
+    assert "got typed" in shown
+
+
+def test_a_process_that_is_execed_in_the_background_is_killed(
+    containerd: Containerd, box: str
+) -> None:
+    made = name()
+    containerd.check("tasks", "exec", "--detach", "--exec-id", made, box, "sleep", "2345")
+    listed = containerd.check("tasks", "ps", box)
+    (pid,) = (
+        line.split()[0]
+        for line in listed.splitlines()[1:]
+        if Path(f"/proc/{line.split()[0]}/cmdline").read_bytes() == b"sleep\0002345\0"
+    )
+    containerd.check("tasks", "kill", "--signal", "KILL", "--exec-id", made, box)
+    end = time.monotonic() + 10
+    while os.path.exists(f"/proc/{pid}"):
+        assert time.monotonic() < end
+        time.sleep(0.05)
+    assert status_of(containerd, box) == "RUNNING"
+
+
+def test_what_the_options_of_run_do(containerd: Containerd, binary: str, tmp_path: Path) -> None:
+    tmp_path.chmod(0o755)
+    (tmp_path / "file").write_text("of the host\n")
+    script = """
+        pwd; echo $GIVEN; cat /given/file; grep -E 'CapEff|Seccomp:' /proc/self/status
+        touch /bin/x 2>&1; touch /given/x 2>&1; stat -c %t:%T /dev/loop-control
+        readlink /proc/self/ns/net; readlink /proc/self/ns/uts
+    """
+    given = f"type=bind,src={tmp_path},dst=/given,options=rbind:ro"
+    words = run_words(
+        binary, "--rm", "--cwd", "/etc", "--env", "GIVEN=this", "--mount", given, "--read-only",
+        "--cap-add", "CAP_SYS_NICE", "--cap-drop", "CAP_KILL", "--seccomp",
+        "--device", "/dev/loop-control", "--net-host", "--with-ns", "uts:/proc/self/ns/uts",
+        IMAGE, name(), "sh", "-c", script,
+    )  # fmt: skip
+    lines = containerd.check(*words).splitlines()
+    assert lines[:3] == ["/etc", "this", "of the host"]
+    effective, seccomp = (line.split()[1] for line in lines[3:5])
+    assert int(effective, 16) & (1 << 5 | 1 << 23) == 1 << 23
+    assert seccomp == "2"
+    assert all("Read-only file system" in line for line in lines[5:7])
+    number = os.stat("/dev/loop-control").st_rdev
+    assert lines[7] == f"{os.major(number):x}:{os.minor(number):x}"
+    assert lines[8:] == [os.readlink(f"/proc/self/ns/{kind}") for kind in ("net", "uts")]
+
+
+def test_limits_are_in_the_kernel(containerd: Containerd, binary: str) -> None:
+    made = name()
+    limits = ("--cpus", "0.5", "--cpu-shares", "300", "--memory-limit", str(48 << 20))
+    containerd.check(*run_words(binary, "-d", *limits, IMAGE, made, "sleep", "1000"))
+    try:
+        found = {}
+        for line in Path(f"/proc/{pid_of(containerd, made)}/cgroup").read_text().splitlines():
+            _, controllers, path = line.split(":", 2)
+            for controller in filter(None, controllers.split(",")):
+                found[controller] = Path(f"/sys/fs/cgroup/{controller}{path}")
+            if not controllers:
+                found[""] = Path(f"/sys/fs/cgroup{path}")
+        if "memory" in found:
+            assert (found["memory"] / "memory.limit_in_bytes").read_text() == f"{48 << 20}\n"
+            assert (found["cpu"] / "cpu.cfs_quota_us").read_text() == "50000\n"
+            assert (found["cpu"] / "cpu.shares").read_text() == "300\n"
+        else:
+            assert (found[""] / "memory.max").read_text() == f"{48 << 20}\n"
+            assert (found[""] / "cpu.max").read_text().split()[0] == "50000"
+    finally:
+        containerd.ctr("tasks", "kill", "--signal", "KILL", made)
+        containerd.ctr("tasks", "delete", "--force", made)
+        containerd.check("containers", "delete", made)
 
 
 def test_kill_and_delete(containerd: Containerd, binary: str) -> None:

@@ -382,50 +382,6 @@ def test_no_seccomp_and_no_new_privileges(podman: Podman) -> None:
 # --- mounts --------------------------------------------------------------------------------------
 
 
-PROPAGATION = {
-    "private": "", "rprivate": "", "slave": "master:", "rslave": "master:",
-    "shared": "shared:", "rshared": "shared:",
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("kind", PROPAGATION)
-def test_propagation(podman: Podman, shared: Path, kind: str) -> None:
-    grep = ("grep", " /x ", "/proc/self/mountinfo")
-    if podman.rootless:
-        pytest.skip("an ordinary user mounts nothing on the host")
-    source = shared / "mounted"
-    source.mkdir(exist_ok=True)
-    subprocess.run(["mount", "-t", "tmpfs", "tests", source], check=True)
-    subprocess.run(["mount", "--make-shared", source], check=True)
-    try:
-        line = podman.once("-v", f"{source}:/x:{kind}", IMAGE, *grep)
-        tags = line.partition(" - ")[0].split()[6:]
-        assert "".join(tag.partition(":")[0] + ":" for tag in tags) == PROPAGATION[kind]
-    finally:
-        subprocess.run(["umount", "--lazy", source], check=True)
-
-
-def test_a_mount_of_the_host_reaches_a_slave(podman: Podman, shared: Path) -> None:
-    if podman.rootless:
-        pytest.skip("an ordinary user mounts nothing on the host")
-    source = shared / "reaching"
-    source.mkdir(exist_ok=True)
-    subprocess.run(["mount", "-t", "tmpfs", "tests", source], check=True)
-    subprocess.run(["mount", "--make-shared", source], check=True)
-    (source / "later").mkdir()
-    made = name()
-    try:
-        podman.check("run", "-d", "--name", made, "--network", "none", "-v", f"{source}:/x:rslave",
-                     IMAGE, *SLEEP)  # fmt: skip
-        subprocess.run(["mount", "-t", "tmpfs", "later", source / "later"], check=True)
-        assert "/x/later" in inside(podman, made, "cat /proc/mounts")
-        subprocess.run(["umount", source / "later"], check=True)
-        assert "/x/later" not in inside(podman, made, "cat /proc/mounts")
-    finally:
-        podman("rm", "--force", "--time", "0", made)
-        subprocess.run(["umount", "--recursive", "--lazy", source], check=True)
-
-
 def test_options_of_bind_mounts(podman: Podman, shared: Path) -> None:
     line = podman.once("-v", f"{shared}:/x:ro,noexec,nosuid,nodev", IMAGE,
                        "grep", " /x ", "/proc/self/mountinfo")  # fmt: skip

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 from vm_bundle import Bundle, config
 from vm_image import ROOTFS
 from vm_machine import Machine, wait_until
@@ -102,6 +104,36 @@ def test_what_cannot_be_saved_or_restored_is_told_in_a_sentence(vm: Machine) -> 
     assert "restore: criu failed" in said.err
     assert box.id not in box.say("list -q").out
     assert vm.run(f"test -d /sys/fs/cgroup/ctrt-runtime/{box.id}").status != 0
+
+
+KILLED = """
+cd $1
+for after in 0.3 0.6 0.9 1.2; do
+    ctrt-runtime restore -d --image-path image --work-path work $2 </dev/null >/dev/null 2>&1 &
+    sleep $after
+    kill -9 $! 2>/dev/null
+    wait $! 2>/dev/null
+    ctrt-runtime delete --force $2 || echo delete
+    ctrt-runtime list -q | grep $2
+    ls -d /sys/fs/cgroup/tests/killed 2>/dev/null
+    grep $1 /proc/mounts
+    pgrep -f "[c]riu restore.*$2"
+    pgrep -f "[s]h -c n=0.*$2"
+done
+true
+"""
+
+
+def test_a_restore_that_is_killed_leaves_nothing(vm: Machine) -> None:
+    box = counting(vm, cgroupsPath="/tests/killed")
+    config = json.loads(vm.check(f"cat {box.path}/config.json"))
+    config["process"]["args"][2] += f"; : {box.id}"
+    vm.put(f"{box.path}/config.json", json.dumps(config))
+    box.start()
+    wait_until(vm, f"test $(tail -n1 {box.path}/out) -gt 2")
+    saved(box)
+    words = ("bash", "-c", KILLED, "bash", box.path, box.id)
+    assert vm.run(*words, timeout=110) == (0, "", "")
 
 
 def counting_created(vm: Machine) -> str:

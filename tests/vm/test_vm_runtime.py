@@ -5,6 +5,7 @@ Each test is done by crun too: what a runtime that engines trust does here is wh
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -284,7 +285,81 @@ def test_apparmor_is_seen_from_outside_and_kept_by_exec(
     assert vm.check(f"cat /proc/{pid}/attr/current") == "ctrt-box (enforce)\n"
     inside = box.say("exec ID cat /proc/self/attr/current")
     assert inside.out == "ctrt-box (enforce)\n", inside
+    assert observed_label(vm, pid) == "ctrt-box (enforce)"
     box.delete()
+
+
+# What a notebook's and a terminal's views are made of.
+OBSERVED = """
+import sys
+from ctrt import observe
+print(observe.capabilities(int(sys.argv[1])).label)
+print(observe.snapshot(int(sys.argv[1])).capabilities.label)
+"""
+
+
+def observed_label(machine: Machine, pid: int) -> str:
+    """What a security module calls a process, as `ctrt.observe` tells it."""
+    lines = machine.check("/opt/ctrt/bin/python", "-c", OBSERVED, str(pid)).splitlines()
+    assert lines[0] == lines[1]
+    return lines[0]
+
+
+def test_the_label_of_an_exec_is_given_by_the_host_s_proc(vm: Machine, profile: str) -> None:
+    """CVE-2025-52881: the container has other files where a process is told its label."""
+    document = config("sleep", "100", apparmorProfile=profile)
+    document["mounts"] = [m for m in document["mounts"] if m["destination"] != "/proc"]
+    tree = f"/tmp/decoy-{profile}"
+    vm.check(f"cp -a /srv/rootfs {tree}")
+    places = " ".join(f"{tree}/proc/{who}/attr/apparmor" for who in ("self", "thread-self"))
+    vm.check(f"""
+        for at in {places}; do
+            mkdir -p $at; ln -s /real/sys/kernel/domainname $at/exec; cp -P $at/exec $at/..
+        done
+        mkdir {tree}/real
+    """)
+    document["root"]["path"] = tree
+    document["mounts"].append({"destination": "/real", "type": "proc", "source": "proc"})
+    box = Bundle(vm, "ctrt-runtime", document)
+    pid = box.start()
+    assert observed_label(vm, pid) == f"{profile} (enforce)"
+    said = box.say("exec ID sh -c 'cat /real/self/attr/current; cat /real/sys/kernel/domainname'")
+    assert said.out == f"{profile} (enforce)\n(none)\n", said
+    box.delete()
+    vm.check(f"rm -r {tree}")
+
+
+INTERPRETED = """#!/proc/self/exe
+import os
+print(os.readlink("/proc/self/exe"))
+try:
+    os.open("/proc/self/exe", os.O_WRONLY)
+except OSError as error:
+    print(error.strerror)
+print(open("/proc/self/attr/current").read().strip())
+"""
+
+
+def test_a_labelled_program_does_not_get_at_the_interpreter(vm: Machine, profile: str) -> None:
+    """CVE-2019-5736, where a label keeps the small program away that stands in elsewhere."""
+    tree = f"/tmp/evil-{profile}"
+    vm.check(f"cp -a /srv/rootfs {tree}")
+    vm.put(f"{tree}/evil", INTERPRETED, 0o755)
+    document = config("/evil", apparmorProfile=profile)
+    document["root"]["path"] = tree
+    for path in ("/usr/lib", "/lib", "/lib64"):
+        document["mounts"].append(
+            {"destination": path, "type": "bind", "source": path, "options": ["rbind", "ro"]}
+        )
+    shown = ["/memfd:interpreter (deleted)", "Text file busy", f"{profile} (enforce)"]
+    assert Bundle(vm, "ctrt-runtime", document).run().splitlines() == shown
+    document["process"]["args"] = ["sleep", "100"]
+    box = Bundle(vm, "ctrt-runtime", document)
+    box.start()
+    said = box.say("exec ID /evil")
+    box.delete()
+    assert said.out.splitlines() == shown, said
+    vm.check(f"rm -r {tree}")
 
 
 def test_an_unknown_apparmor_profile_is_named(vm: Machine, runtime: str) -> None:
@@ -345,6 +420,37 @@ def test_a_wrong_annotation_for_systemd_is_one_sentence(systemd_vm: Machine) -> 
     assert box.id not in box.say("list").out
 
 
+KILLED = """
+cd $2
+for after in $(seq $3 $4 $5); do
+    ctrt-runtime --systemd-cgroup $1 $6 </dev/null >/dev/null 2>&1 &
+    sleep $after
+    kill -9 $! 2>/dev/null
+    wait $! 2>/dev/null
+    ctrt-runtime delete --force $6 || echo delete
+    ctrt-runtime list -q | grep $6
+    systemctl is-active -q tests-$6.scope && echo scope after $after
+    ls -d /sys/fs/cgroup/system.slice/tests-$6.scope 2>/dev/null
+    grep $2 /proc/mounts
+    pgrep -f "[c]trt-runtime --systemd-cgroup $1"
+    pgrep -f '[s]leep 3456'
+done
+true
+"""
+
+
+@pytest.mark.parametrize("verb", ["create", "run"])
+def test_a_command_killed_at_any_moment_leaves_no_scope(systemd_vm: Machine, verb: str) -> None:
+    document = config("sleep", "3456")
+    box = Bundle(systemd_vm, "ctrt-runtime", document, flags="--systemd-cgroup")
+    document["linux"]["cgroupsPath"] = f"system.slice:tests:{box.id}"
+    document["linux"]["resources"] = LIMITS
+    systemd_vm.put(f"{box.path}/config.json", json.dumps(document))
+    times = ("0.15", "0.25", "1.4")
+    words = ("bash", "-c", KILLED, "bash", verb, box.path, *times, box.id)
+    assert systemd_vm.run(*words, timeout=110) == (0, "", "")
+
+
 def test_an_ordinary_user_is_limited_through_its_own_systemd(
     systemd_vm: Machine, runtime: str
 ) -> None:
@@ -394,6 +500,7 @@ def test_selinux_label_is_seen_from_outside_and_kept_by_exec(
     box = Bundle(selinux_vm, runtime, document)
     pid = box.start()
     assert selinux_vm.check(f"cat /proc/{pid}/attr/current").rstrip("\0") == LABEL
+    assert observed_label(selinux_vm, pid) == LABEL
     inside = box.say("exec ID cat /proc/self/attr/current | cat")
     box.delete()
     assert inside.out.rstrip("\0") == LABEL, inside
