@@ -10,7 +10,9 @@ SOURCE_DATE_EPOCH) the same digest everywhere.
 from __future__ import annotations
 
 import os
+import signal
 import time
+from contextlib import ExitStack
 from functools import partial
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -18,17 +20,16 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from ctrt.engine.container import ContainerError
 from ctrt.engine.entrusted import Relay
 from ctrt.errors import CtrtError
-from ctrt.images import compose, containerfile, contents, difference
+from ctrt.images import compose, containerfile, contents, difference, fetched
 from ctrt.images import context as sources
 from ctrt.images.containerfile import Instruction, mistake
 from ctrt.images.store import Image, Layer
 from ctrt.oci import media
 from ctrt.oci.digest import chain_ids
-from ctrt.oci.image import host_platform
+from ctrt.oci.image import Platform, host_platform
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from contextlib import ExitStack
 
     from ctrt.engine import Engine
     from ctrt.engine.options import Values
@@ -62,6 +63,14 @@ _MOUNTS = {
 _SHORT = {"src": "source", "dst": "target", "destination": "target", "readwrite": "rw"}
 
 
+NETWORKS = ("default", "none", "host")
+# What Docker's reference calls predefined: --build-arg gives them without an ARG, to RUN alone.
+_PROXIES = frozenset(
+    name for word in ("HTTP", "HTTPS", "FTP", "NO", "ALL")
+    for name in (f"{word}_PROXY", f"{word}_PROXY".lower())
+)  # fmt: skip
+
+
 class Mount(NamedTuple):
     """A --mount of RUN: what is shown, where, and the rest that was said."""
 
@@ -79,6 +88,7 @@ class State:
     def __init__(self, config: dict[str, Any], layers: list[compose.Blob], key: str) -> None:
         self.config = config
         self.layers = layers
+        self.below = len(layers)  # those that were there before this build
         self.key = key
         self.arguments: dict[str, str] = {}
         self.tree: contents.Tree | None = None
@@ -128,6 +138,11 @@ def build(
     labels: dict[str, str] | None = None,
     secrets: dict[str, bytes] | None = None,
     agents: dict[str, str] | None = None,
+    network: str = "none",
+    platform: str = "",
+    squash: str = "",
+    ignore: containerfile.Ignore | None = None,
+    insecure: bool = False,
     report: Callable[[Event], object] | None = None,
     progress: Callable[[Progress], object] | None = None,
 ) -> Image:
@@ -138,8 +153,12 @@ def build(
     `arguments` are --build-arg's; `target` the stage to build, by default the last. `cache` False
     does every step again. `time_ns` becomes the time of all that is made (nanoseconds; by default
     SOURCE_DATE_EPOCH, else real times stay). `secrets` and `agents` (paths of sockets) are lent
-    to the RUNs that ask for them by name. `report` hears of steps and gets the output of RUN,
-    `progress` of what is pulled. A mistake is a CtrtError with the line.
+    to the RUNs that ask for them by name. `network` is "none" or "host", for a RUN that does not
+    say. `platform` is OS/ARCHITECTURE[/VARIANT] where it is not to be this machine's. `squash`
+    makes one layer of what the build adds ("new") or of everything ("all"). `ignore` takes the
+    place of the context's ignore file. `insecure` allows registries without TLS. `report` hears of
+    steps and gets the output of RUN, `progress` of what is pulled. A mistake is a CtrtError with
+    the line.
     """
     if time_ns is None and os.environ.get("SOURCE_DATE_EPOCH"):
         epoch = os.environ["SOURCE_DATE_EPOCH"]
@@ -148,11 +167,12 @@ def build(
         time_ns = int(epoch) * 1_000_000_000
     maker = Builder(
         engine, containerfile.parse(text, where, first_line), context, where, arguments or {},
-        cache, pull, time_ns, report, progress,
+        cache, pull, time_ns, report, progress, platform=platform, ignore=ignore,
     )  # fmt: skip
     maker.secrets, maker.agents = secrets or {}, agents or {}
+    maker.network, maker.insecure = network, insecure
     with engine.store.hold():
-        return maker.make(target, name, labels or {})
+        return maker.make(target, name, labels or {}, squash)
 
 
 class Builder:
@@ -170,6 +190,9 @@ class Builder:
         time_ns: int | None,
         report: Callable[[Event], object] | None,
         progress: Callable[[Progress], object] | None,
+        *,
+        platform: str = "",
+        ignore: containerfile.Ignore | None = None,
     ) -> None:
         self.engine = engine
         self.store = engine.store
@@ -182,23 +205,31 @@ class Builder:
         self.time_ns = time_ns
         self.report = report
         self.progress = progress
-        self.context = sources.Directory(context) if context is not None else None
+        self.context = sources.Directory(context, ignore) if context is not None else None
+        self.network = "none"
+        self.insecure = False
         self.secrets: dict[str, bytes] = {}
         self.agents: dict[str, str] = {}
         self.states: dict[int, State] = {}
         self.number = self.total = 0
-        here = host_platform()
-        platform = "/".join(here.values())
+        here = Platform(**host_platform())
+        self.platform = here
+        if platform:
+            from ctrt.images.pull import platform_of
+
+            self.platform = platform_of(platform)
         self.globals = {
             f"{side}{part}": value
-            for side in ("TARGET", "BUILD")
+            for side, machine in (("TARGET", self.platform), ("BUILD", here))
             for part, value in (
-                ("PLATFORM", platform),
-                ("OS", here["os"]),
-                ("ARCH", here["architecture"]),
-                ("VARIANT", here.get("variant", "")),
+                ("PLATFORM", str(machine)),
+                ("OS", machine.os),
+                ("ARCH", machine.architecture),
+                ("VARIANT", machine.variant),
             )
         }
+        self.proxies = {name: arguments[name] for name in _PROXIES & arguments.keys()}
+        self.used |= self.proxies.keys()
         self.meta: dict[str, str] = {}
         for step in file.arguments:
             for name, default in self._declared(step, {**self.globals, **self.meta}):
@@ -208,7 +239,7 @@ class Builder:
 
     # -- the whole ------------------------------------------------------------------------------
 
-    def make(self, target: str, name: str, labels: dict[str, str]) -> Image:
+    def make(self, target: str, name: str, labels: dict[str, str], squash: str = "") -> Image:
         """Build a stage (the last, where `target` is empty) and name it."""
         stages = self.file.stages
         last = len(stages) - 1
@@ -226,6 +257,8 @@ class Builder:
         if unknown:
             raise CtrtError(f"--build-arg {unknown[0]}: {self.where} declares no such ARG")
         state = self.states[last]
+        if squash:
+            self._squash(state, state.below if squash == "new" else 0)
         if labels:
             state.process["Labels"] = {**(state.process.get("Labels") or {}), **labels}
         digest = compose.add_manifest(self.store, state.config, state.layers)
@@ -314,11 +347,19 @@ class Builder:
         if earlier is not None:
             before = self.states[earlier]
             state = State(_copy(before.config), list(before.layers), before.key)
-            state.tree = before.tree
+            state.tree, state.below = before.tree, before.below
             state.turn("FROM")
             return state
         if base == "scratch":
-            config = {**host_platform(), "config": {"Env": [f"PATH={PATH}"]}, "history": []}
+            wanted = self._platform(platform)
+            config: dict[str, Any] = {
+                "os": wanted.os,
+                "architecture": wanted.architecture,
+                "config": {"Env": [f"PATH={PATH}"]},
+                "history": [],
+            }
+            if wanted.variant:
+                config["variant"] = wanted.variant
             if self.time_ns is not None:
                 config["created"] = self._now()
             return State(config, [], sha256(b"scratch").hexdigest())
@@ -334,12 +375,32 @@ class Builder:
             state.config["created"] = self._now()
         return state
 
-    def _image(self, name: str, platform: str = "") -> Image:
-        if not platform or platform == self.globals["TARGETPLATFORM"]:
-            return self.engine.image(name, when=self.pull, progress=self.progress)
-        from ctrt.images.pull import pull
+    def _platform(self, text: str) -> Platform:
+        """The platform that a FROM asks for; by default the one that the build is for."""
+        if not text:
+            return self.platform
+        from ctrt.images.pull import platform_of
 
-        return pull(self.store, name, platform=platform, progress=self.progress)
+        return platform_of(text)
+
+    def _image(self, name: str, platform: str = "") -> Image:
+        wanted = self._platform(platform)
+        if wanted == Platform(**host_platform()):
+            return self.engine.image(
+                name, when=self.pull, progress=self.progress, plain_http=self.insecure or None
+            )
+        from ctrt.images.pull import fits, pull
+        from ctrt.images.transports import Options
+
+        found = self.store.find(name) if self.pull != "always" else None
+        if found is not None:
+            keys = ("os", "architecture", "variant")
+            if fits(Platform(*(found.config.get(key) or "" for key in keys)), wanted):
+                return found
+        if self.pull == "never":
+            raise CtrtError(f"there is no image {name} for {wanted} in the store")
+        options = Options(insecure=self.insecure)
+        return pull(self.store, name, platform=str(wanted), progress=self.progress, options=options)
 
     def _tell(self, step: Instruction) -> None:
         self.number += 1
@@ -396,6 +457,48 @@ class Builder:
             state.tree = contents.Tree.of(self.store, state.stack())
         return state.tree
 
+    def _squash(self, state: State, keep: int) -> None:
+        """Make one layer of all but the lowest `keep`: what they show together, and no more."""
+        if len(state.layers) - keep < 2:
+            return
+        stack = state.stack()
+        below = contents.Tree.of(self.store, stack[:keep])
+        tree = self._tree(state)
+        above = {path for path, node in tree.nodes.items() if path and node.layer >= keep}
+        # Names of one file stay together, also where some of them were there before.
+        inodes = {tree.nodes[path].content for path in above if tree.nodes[path].item.kind == "0"}
+        wanted = [
+            path
+            for path, node in tree.nodes.items()
+            if path in above or (node.item.kind == "0" and node.content in inodes)
+        ]
+        hidden = [
+            path
+            for path in below.nodes
+            if path not in tree.nodes and tree.is_directory(path.rpartition("/")[0])
+        ]
+        hidden = [path for path in hidden if tree.resolve(path, last=False) == path]
+        directories = {path.rpartition("/")[0] for path in (*wanted, *hidden)}
+
+        def whiteouts() -> Iterator[bytes]:
+            for path in sorted(hidden):
+                place, _, name = path.rpartition("/")
+                yield compose.header(os.fsencode(_joined(place, f".wh.{name}")), b"0")
+
+        files = sorted(path for path in wanted if tree.nodes[path].item.kind != "5")
+        directories |= {path for path in wanted if tree.nodes[path].item.kind == "5"}
+        blob = self._pack(
+            self._parents(state, directories),
+            whiteouts(),
+            contents.flatten(self.store, stack, tree, only=files),
+        )
+        squashed = len(state.layers) - keep
+        state.layers[keep:] = [blob]
+        made = [e for e in state.config.get("history") or () if not e.get("empty_layer")]
+        for entry in made[-squashed:-1]:
+            entry["empty_layer"] = True
+        state.config["created"] = self._now()
+
     # -- instructions that change the configuration ------------------------------------------
 
     def _env(self, step: Instruction, state: State, _at: int) -> None:
@@ -436,6 +539,13 @@ class Builder:
 
     def _stopsignal(self, step: Instruction, state: State, _at: int) -> None:
         name = self._expand(step.text, state.values(), step.line)
+        bare = name.upper().removeprefix("SIG")
+        if name.isdecimal():
+            known = 0 < int(name) <= 64
+        else:
+            known = hasattr(signal, f"SIG{bare}") or bare.startswith(("RTMIN+", "RTMAX-"))
+        if not known:
+            raise mistake(self.where, step.line, f'STOPSIGNAL: "{name}" is no signal')
         self._set(state, step, name, StopSignal=name)
 
     def _expose(self, step: Instruction, state: State, _at: int) -> None:
@@ -610,6 +720,10 @@ class Builder:
         self._copy(step, state, at)
 
     def _copy(self, step: Instruction, state: State, at: int) -> None:
+        with ExitStack() as until:
+            self._copied(step, state, at, until)
+
+    def _copied(self, step: Instruction, state: State, at: int, until: ExitStack) -> None:
         words = step.words()
         if words is None:
             words = self._split(step.text, state, step.line)
@@ -618,8 +732,6 @@ class Builder:
         if len(words) < 2:
             raise mistake(self.where, step.line, f"expected {step.name} SOURCE... DESTINATION")
         *names, destination = words
-        if step.flag("keep-git-dir") is not None:
-            raise mistake(self.where, step.line, "--keep-git-dir is not supported here")
         parents = step.flag("parents") not in (None, "false")
         changes: dict[str, Any] = {}
         if (owner := step.flag("chown")) is not None:
@@ -648,9 +760,11 @@ class Builder:
                     except ValueError as error:
                         raise mistake(self.where, step.line, str(error)) from None
                 jobs.append((sources.Memory({doc.name: text.encode()}), doc.name, 0))
-            elif step.name == "ADD" and "://" in name:
-                jobs.append((*self._download(name, step), 0))
+            elif step.name == "ADD" and fetched.is_address(name):
+                jobs.append((*self._fetched(name, step, until), 0))
             else:
+                if step.flag("checksum") is not None:
+                    raise mistake(self.where, step.line, f"--checksum: {name} is not fetched")
                 source = self._source(step, origin, at)
                 try:
                     found = source.select(name)
@@ -740,26 +854,27 @@ class Builder:
         content = sha256("\n".join(digests).encode(errors="surrogateescape")).hexdigest()
         self._layer(state, step.source(), (place, content, repr(changes)), make)
 
-    def _download(self, url: str, step: Instruction) -> tuple[sources.Source, str]:
-        """ADD of an address: what comes is one file, checked by --checksum where it is given."""
-        import urllib3
-
-        if not url.startswith(("http://", "https://")):
-            raise mistake(self.where, step.line, f"{url} is neither http:// nor https://")
-        name = url.partition("?")[0].rpartition("/")[2]
-        if not name:
-            raise mistake(self.where, step.line, f"{url} ends in no file name")
+    def _fetched(
+        self, address: str, step: Instruction, until: ExitStack
+    ) -> tuple[sources.Source, str]:
+        """ADD of an address: one file, or the tree of a git repository."""
+        work = until.enter_context(self.store.temporary())
+        place = os.path.join(work.path, "it")
+        os.mkdir(place)
+        checksum = step.flag("checksum")
         try:
-            answer = urllib3.request("GET", url, timeout=30, retries=2)
-        except urllib3.exceptions.HTTPError as error:
-            raise mistake(self.where, step.line, f"{url} cannot be fetched: {error}") from None
-        if answer.status != 200:
-            raise mistake(self.where, step.line, f"{url} answers with HTTP {answer.status}")
-        wanted = step.flag("checksum")
-        found = f"sha256:{sha256(answer.data).hexdigest()}"
-        if wanted is not None and found != wanted:
-            raise mistake(self.where, step.line, f"{url} has the digest {found}, not {wanted}")
-        return sources.Memory({name: answer.data}, 0o600), name
+            if not fetched.is_repository(address):
+                path = fetched.file(address, place, checksum)
+                return sources.Directory(place, containerfile.Ignore(), address), path
+            path = fetched.repository(address, place, checksum)
+            kept = step.flag("keep-git-dir") not in (None, "false")
+            ignore = containerfile.Ignore("" if kept else "**/.git")
+            source = sources.Directory(place, ignore, f"the repository {address}")
+            if not source.kind(path):
+                raise CtrtError(f"{source.what} has no /{path}")
+        except CtrtError as error:
+            raise mistake(self.where, step.line, str(error)) from None
+        return source, path
 
     # -- RUN ------------------------------------------------------------------------------------
 
@@ -780,9 +895,12 @@ class Builder:
             words = [*(state.process.get("Shell") or ["/bin/sh", "-c"]), text]
         known = state.environment()
         extra = {key: value for key, value in state.arguments.items() if key not in known}
-        for key, value in step.flags:
-            if key != "mount":
-                raise mistake(self.where, step.line, f"--{key}={value} is not supported here")
+        self._network(step)
+        if step.flag("security") not in (None, "sandbox"):
+            raise mistake(
+                self.where, step.line,
+                "--security=insecure is not supported: RUN has the rights of ctrt run",
+            )  # fmt: skip
         pieces = [f"{key}={value}" for key, value in sorted(extra.items())]
         mounts = [
             self._mount(step, self._expand(value, state.values(), step.line), at)
@@ -800,6 +918,16 @@ class Builder:
             state, shown, (*command, bodies, *pieces),
             lambda: self._execute(step, state, command, extra, mounts),
         )  # fmt: skip
+
+    def _network(self, step: Instruction) -> str:
+        """The network of a RUN: "none", or "host"."""
+        said = step.flag("network") or "default"
+        if said not in NETWORKS:
+            raise mistake(
+                self.where, step.line,
+                f"--network is one of {', '.join(NETWORKS)}, not {said!r}",
+            )  # fmt: skip
+        return self.network if said == "default" else said
 
     def _mount(self, step: Instruction, text: str, at: int) -> Mount:
         """Read a --mount of RUN."""
@@ -856,8 +984,6 @@ class Builder:
         extra: dict[str, str],
         mounts: list[Mount],
     ) -> compose.Blob:
-        from contextlib import ExitStack
-
         from ctrt.engine import options as tables
 
         engine = self.engine
@@ -867,7 +993,13 @@ class Builder:
             "localhost/build:step", "", media.OCI_MANIFEST, "", {**config, "config": process},
             state.stack(), 0,
         )  # fmt: skip
+        network = self._network(step)
         words = ["--hostname=build", "--security-opt=no-new-privileges=false"]
+        words.append(f"--network={network}")
+        # What leads out of this host is lent as a secret is: it is in no layer and no key.
+        lent = {key: os.environ[key] for key in _PROXIES & os.environ.keys()}
+        lent = {**(lent if network == "host" else {}), **self.proxies}
+        extra = {**{k: v for k, v in lent.items() if k not in state.environment()}, **extra}
         chosen = tables.RUN.parse([*words, *(f"--env={k}={v}" for k, v in extra.items())])
         spawn = None if engine.host.privileged else engine._spawn  # noqa: SLF001
         with ExitStack() as until, self.store.temporary(spawn) as work:

@@ -54,6 +54,7 @@ MASKED_PATHS = (
     "/sys/fs/selinux",
 )
 READ_ONLY_PATHS = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger")
+_RESOLVER = "/etc/resolv.conf"
 _SMALL_FILE = 1 << 20
 _OF_RESOURCES = (
     "memory memory_swap memory_reservation cpus cpu_shares cpuset_cpus pids_limit blkio_weight "
@@ -88,6 +89,9 @@ def container(
     sets, bounding = _capabilities(options, root=user["uid"] == 0)
     no_new_privileges, seccomp = _security(options)
     mounts = _mounts(directory, options.shm_size)
+    shared = options.network == "host"
+    if shared and os.path.exists(_RESOLVER):
+        mounts.append(_volume(f"{_RESOLVER}:{_RESOLVER}:ro", "--network=host"))
     for index, text in enumerate(options.volume):
         mounts.append(_volume(text, f"--volume {index + 1}"))
     for text in options.tmpfs:
@@ -109,10 +113,12 @@ def container(
         "mounts": mounts,
         "linux": {
             "namespaces": [
-                {"type": kind} for kind in NAMESPACES if kind != "user" or _has_userns(host)
+                {"type": kind}
+                for kind in NAMESPACES
+                if (kind != "user" or _has_userns(host)) and not (shared and kind == "network")
             ],
             # ping(8) may open ICMP sockets without CAP_NET_RAW, as podman lets it.
-            "sysctl": {"net.ipv4.ping_group_range": "0 0"},
+            "sysctl": {} if shared else {"net.ipv4.ping_group_range": "0 0"},
             "maskedPaths": list(MASKED_PATHS),
             "readonlyPaths": list(READ_ONLY_PATHS),
         },

@@ -216,6 +216,11 @@ LIMITS = (
 )
 """What a container may use at most; the words are podman's."""
 
+PLAN = (
+    Option("--plan", "print the steps of the start instead of starting"),
+    Option("--svg", "with --plan: draw the steps into an SVG file", metavar="FILE"),
+)
+
 RUN = Table(
     "run",
     "Run a command in a new container. Options are podman run's where it has them.",
@@ -239,6 +244,13 @@ RUN = Table(
             kind="list",
         ),
         Option("--group-add", "a further group of the user", metavar="GROUP", kind="list"),
+        Option(
+            "--net --network",
+            "none: one of its own with only lo; host: this machine's",
+            metavar="MODE",
+            default="none",
+            choices=("none", "host"),
+        ),
         Option("--add-host", "a line of /etc/hosts", metavar="NAME:IP", kind="list"),
         Option("--sysctl", "set a kernel parameter", metavar="NAME=VALUE", kind="list"),
         Option("--device", "pass a device in", metavar="HOST[:DIR][:rwm]", kind="list"),
@@ -256,7 +268,7 @@ RUN = Table(
             choices=("missing", "always", "never"),
         ),
         TLS_VERIFY,
-        Option("--plan", "print the steps of the start instead of starting"),
+        *PLAN,
         Option("--step", "stop before each step of the start, and go on at Enter"),
     ],
 )
@@ -271,7 +283,7 @@ EXEC = Table(
         Option("-u --user", "the user, by name or number", metavar="USER[:GROUP]"),
         Option("-i --interactive", "keep standard input open"),
         Option("-t --tty", "give it a terminal"),
-        Option("--plan", "print the steps of the start instead of starting"),
+        *PLAN,
     ],
 )
 
@@ -307,7 +319,7 @@ UNSHARE = Table(
         ),
         Option("-w --wd", "the directory that the program starts in", metavar="DIR"),
         Option("--kill-child", "kill the program when ctrt ends, as ctrt always does"),
-        Option("--plan", "print the steps of the start instead of starting"),
+        *PLAN,
     ],
 )
 

@@ -262,3 +262,13 @@ def host_line(text: str) -> str:
     if not address or not words or bad:
         raise CtrtError(f"--add-host {text!r} is not NAME:IP, as in db:10.0.0.7")
     return f"{address}\t{' '.join(words)}\n"
+
+
+def known_hosts() -> str:
+    """The names that this machine knows by itself, for a container that shares its network."""
+    try:
+        with open("/etc/hosts", encoding="utf-8", errors="replace") as file:
+            lines = [line.partition("#")[0].strip() for line in file]
+    except OSError:
+        return ""
+    return "".join(f"{line}\n" for line in lines if line)

@@ -5,16 +5,22 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
-from ctrt.engine.building import upper_of
+from ctrt.engine.building import Builder, State, upper_of
 from ctrt.errors import CtrtError
-from ctrt.images import compose, contents, difference
+from ctrt.images import compose, containerfile, contents, difference
 from ctrt.images.store import Image, Layer
 from ctrt.oci.digest import chain_ids
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from ctrt.engine import Engine
+
+
+CHANGES = (
+    "CMD", "ENTRYPOINT", "ENV", "EXPOSE", "HEALTHCHECK", "LABEL", "ONBUILD", "SHELL",
+    "STOPSIGNAL", "USER", "VOLUME", "WORKDIR",
+)  # fmt: skip
 
 
 def commit(
@@ -22,20 +28,18 @@ def commit(
     container: str,
     name: str,
     *,
-    config: dict[str, Any] | None = None,
+    changes: Sequence[str] = (),
     author: str = "",
     message: str = "",
 ) -> Image:
     """Make an image of a running container: its image, and what it wrote as one more layer.
 
-    `config` replaces parts of the image's process (Cmd, Env, ...; OCI image-spec, config.md).
+    `changes` are instructions of a Containerfile that change the configuration, such as `USER 5`.
     """
     with engine.store.hold():
         image, blob = _layers(engine, container)
         now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-        document = {**image.config, "created": now}
-        document.pop("rootfs", None)
-        document["config"] = {**(image.config.get("config") or {}), **(config or {})}
+        document = {**configured(engine, image.config, changes), "created": now}
         entry = {"created": now, "created_by": f"ctrt commit {container}"}
         if message:
             entry["comment"] = message
@@ -43,6 +47,42 @@ def commit(
             document["author"] = author
         document["history"] = [*(image.config.get("history") or ()), entry]
         return compose.add_image(engine.store, name, document, [*compose.blobs(image), blob])
+
+
+def changed(engine: Engine, image: Image, changes: Sequence[str], message: str = "") -> Image:
+    """Change the configuration of an image as `commit` does, under the same name."""
+    document = configured(engine, image.config, changes)
+    if message and document.get("history"):
+        document["history"] = [*document["history"][:-1],
+                               {**document["history"][-1], "comment": message}]  # fmt: skip
+    return compose.add_image(engine.store, image.reference, document, compose.blobs(image))
+
+
+def configured(engine: Engine, config: dict[str, Any], changes: Sequence[str]) -> dict[str, Any]:
+    """A configuration as instructions of a Containerfile change it; CtrtError for others."""
+    start = {**config, "config": {**(config.get("config") or {})}, "history": []}
+    state = State(start, [], "")
+    state.has_command = True  # that of the image stays where only the entry point is changed
+    state.config.pop("rootfs", None)
+    builder = Builder(
+        engine, containerfile.Containerfile([], [], "\\"), None, "--change", {}, False, "never",
+        None, None, None,
+    )  # fmt: skip
+    for number, text in enumerate(changes, 1):
+        # podman also takes NAME=VALUE there, as in CMD=/bin/sh.
+        word, equals, rest = text.partition("=")
+        if equals and word.isalpha():
+            text = f"{word} {rest}"  # noqa: PLW2901
+        step = containerfile.one(text, number, "--change")
+        if step.name not in CHANGES:
+            raise CtrtError(f"--change takes {', '.join(CHANGES)}, not {step.name}")
+        if step.name == "WORKDIR":
+            path = step.text if step.text.startswith("/") else f"/{step.text}"
+            state.process["WorkingDir"] = path
+            continue
+        builder._do(step, state, 0)  # noqa: SLF001
+    state.config["history"] = list(config.get("history") or ())
+    return state.config
 
 
 def changes(engine: Engine, container: str) -> list[contents.Change]:

@@ -3,8 +3,8 @@
 What is read comes from strangers, so every number is checked before it is used, and nothing
 is held that the archive can make large: headers are at most 1 MiB, data goes by in pieces.
 
-Reading runs in a thread beside whoever takes the entries: decompression, the hash and the
-system calls all release the interpreter lock.
+Reading runs in a thread beside whoever takes the entries, and so does the hash of what is larger
+than a piece: decompression, hash and system calls all release the interpreter lock.
 
 Sources: pax(1) and tar(5) for the format, "Storing Sparse Files" of GNU tar's manual for the
 three kinds of sparse files; RFC 1952 (gzip), RFC 8878 (zstd).
@@ -19,6 +19,7 @@ from zlib import adler32
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from _queue import SimpleQueue
     from collections.abc import Callable, Iterator
     from typing import Any, Self
 
@@ -41,7 +42,7 @@ class BrokenLayerError(Exception):
 
 
 class Source:
-    """The bytes of an uncompressed layer, read, unpacked and hashed by a thread of its own.
+    """The bytes of an uncompressed layer, read, unpacked and hashed by threads of their own.
 
     `limit` is how many bytes there may be; `why` is said when there are more. `opened` reads the
     file at `path` where it is not there as a whole yet.
@@ -58,6 +59,7 @@ class Source:
         self._why = why or f"it grows to more than {limit >> 20} MiB when it is unpacked"
         self._hash = sha256()
         self._queue: SimpleQueue[bytes | Exception | None] = SimpleQueue()
+        self._unhashed: SimpleQueue[bytes | Exception | None] | None = None
         self._room = Semaphore(8)
         self._stopped = False
         self._claimed = 0
@@ -72,16 +74,37 @@ class Source:
                 total += len(chunk)
                 if total > self._limit:
                     raise BrokenLayerError(self._why)
-                self._hash.update(chunk)
                 self._room.acquire()
                 if self._stopped:
-                    return
-                self._queue.put(chunk)
-            self._queue.put(None)
+                    break
+                self._pass(chunk, first=total == len(chunk))
+            self._pass(None)
         except (BrokenLayerError, OSError) as error:
-            self._queue.put(error)
-        except MemoryError:
-            self._queue.put(BrokenLayerError("there is not enough memory to unpack it"))
+            self._pass(error)
+        except (MemoryError, RuntimeError):  # no memory for a piece, or for a thread
+            self._pass(BrokenLayerError("there is not enough memory to unpack it"))
+        if self._unhashed is not None:
+            self._hasher.join()
+
+    def _pass(self, chunk: bytes | Exception | None, *, first: bool = False) -> None:
+        """Hand on a piece: from the second one on by way of a thread that hashes."""
+        if first:
+            self._hash.update(chunk)  # type: ignore[arg-type]
+        elif isinstance(chunk, bytes) and self._unhashed is None:
+            from _queue import SimpleQueue
+            from threading import Thread
+
+            pieces: SimpleQueue[bytes | Exception | None] = SimpleQueue()
+            self._hasher = Thread(target=self._hash_all, args=(pieces,), daemon=True)
+            self._hasher.start()
+            self._unhashed = pieces
+        (self._unhashed or self._queue).put(chunk)
+
+    def _hash_all(self, pieces: SimpleQueue[bytes | Exception | None]) -> None:
+        while isinstance(chunk := pieces.get(), bytes):
+            self._hash.update(chunk)
+            self._queue.put(chunk)
+        self._queue.put(chunk)
 
     def stop(self) -> None:
         self._stopped = True
@@ -450,6 +473,8 @@ def _check(entry: Entry) -> None:
         raise BrokenLayerError(f"{name} has an impossible device number")
     if b"\0" in entry.name or b"\0" in entry.link:
         raise BrokenLayerError(f"{name} has a NUL character in its name")
+    if entry.xattrs and any("\0" in key for key in entry.xattrs):
+        raise BrokenLayerError(f"{name} has an attribute with a NUL character in its name")
 
 
 def _number(field: bytes) -> int:

@@ -89,9 +89,10 @@ class Source:
 class Directory(Source):
     """The build context: a directory of the host without what its ignore file names."""
 
-    what = "the build context"
-
-    def __init__(self, path: str, ignore: Ignore | None = None) -> None:
+    def __init__(
+        self, path: str, ignore: Ignore | None = None, what: str = "the build context"
+    ) -> None:
+        self.what = what
         self.path = os.path.realpath(path)
         if not os.path.isdir(self.path):
             raise CtrtError(f"the build context {path} is no directory")
@@ -209,7 +210,7 @@ def _file(path: str) -> Iterator[bytes]:
 
 
 class Memory(Source):
-    """Small files that exist only in memory: here-documents, downloads."""
+    """Small files that exist only in memory: here-documents, secrets."""
 
     what = "the here-documents"
 

@@ -256,6 +256,10 @@ def _lxd(
     try:
         metadata = yaml.safe_load(small["metadata.yaml"])
         properties = metadata.get("properties") or {}
+        # What a text that leads to itself many times over would become is better not asked.
+        nested = [key for key, value in properties.items() if isinstance(value, dict | list)]
+        if nested:
+            raise ValueError(f"its property {nested[0]} is no text")
         labels = {f"lxd.{key}": str(value) for key, value in properties.items()}
         more: dict[str, Any] = {
             "config": {"Labels": labels},

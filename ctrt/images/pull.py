@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from ctrt.images.layers import Unpacker
 
-__all__ = ["Progress", "choose", "in_parallel", "manifest_of", "platform_of", "pull"]
+__all__ = ["Progress", "choose", "fits", "in_parallel", "manifest_of", "platform_of", "pull"]
 
 PARALLEL = 4
 T = TypeVar("T")
@@ -168,7 +168,7 @@ def _pull(
     if (
         strict
         and config.architecture
-        and not _fits(documents.Platform(config.os, config.architecture, config.variant), wanted)
+        and not fits(documents.Platform(config.os, config.architecture, config.variant), wanted)
     ):
         raise CtrtError(f"it is for {config.os}/{config.architecture}, not for {wanted}")
     if unpacker is not None and place.remote and manifest.layers:
@@ -260,7 +260,7 @@ def choose(index: documents.Index, wanted: documents.Platform) -> documents.Desc
         there = entry.platform or documents.Platform()
         if not there.os:  # no platform given: any; taken when nothing says that it suits
             place = 50
-        elif _fits(there, wanted):
+        elif fits(there, wanted):
             place = _variants(wanted).index(there.variant)
         else:
             continue
@@ -273,7 +273,8 @@ def choose(index: documents.Index, wanted: documents.Platform) -> documents.Desc
     return best
 
 
-def _fits(there: documents.Platform, wanted: documents.Platform) -> bool:
+def fits(there: documents.Platform, wanted: documents.Platform) -> bool:
+    """Say whether an image for one platform runs on another."""
     return (there.os, there.architecture) == (
         wanted.os,
         wanted.architecture,

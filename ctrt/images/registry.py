@@ -606,7 +606,7 @@ class Registry:
 
     def _pool(self, url: str) -> urllib3.PoolManager:
         parts = urlsplit(url)
-        proxy = _proxy(parts.scheme, parts.hostname or "")
+        proxy = proxy_for(parts.scheme, parts.hostname or "")
         # A client certificate, or an authority of one host's, is for that host alone.
         place = parts.netloc if parts.scheme == "https" else ""
         with self._lock:
@@ -757,7 +757,7 @@ class Registry:
         # It is a ConnectTimeoutError too, by inheritance.
         if isinstance(cause, NewConnectionError):
             return RegistryError(
-                f"no registry answers at {host} ({_reason(cause)}); check that it is running"
+                f"no registry answers at {host} ({reason_of(cause)}); check that it is running"
             )
         if isinstance(cause, ConnectTimeoutError):
             return RegistryError(f"{host} did not answer within {CONNECT_SECONDS:g} seconds")
@@ -860,7 +860,8 @@ def _next_page(answer: urllib3.BaseHTTPResponse) -> str:
     return ""
 
 
-def _proxy(scheme: str, host: str) -> str:
+def proxy_for(scheme: str, host: str) -> str:
+    """Return the proxy for a host as the environment names it; "" for none, and for loopback."""
     from urllib.request import getproxies, proxy_bypass
 
     proxies = getproxies()
@@ -875,8 +876,9 @@ def _cause(error: BaseException) -> BaseException:
     return reason if isinstance(reason, HTTPError) else error
 
 
-def _reason(error: BaseException) -> str:
-    inner: BaseException | None = error
+def reason_of(error: BaseException) -> str:
+    """Return why a connection failed, in a few words."""
+    inner: BaseException | None = _cause(error)
     while inner is not None:
         if isinstance(inner, OSError) and inner.strerror:
             return inner.strerror.lower()

@@ -13,6 +13,7 @@ nothing has a name before its digest is checked. Indexes are not taken, and noth
 from __future__ import annotations
 
 import asyncio
+import errno
 import hashlib
 import os
 import socket
@@ -509,8 +510,10 @@ class Server:
         try:
             sockets = tornado.netutil.bind_sockets(self.port, self.address)
         except OSError as error:
+            taken = error.errno == errno.EADDRINUSE
             raise CtrtError(
                 f"images cannot be served on {self.address}:{self.port}: {error.strerror}"
+                + ("; choose another by --port, 0 for a free one" if taken else "")
             ) from None
         server = _PlainServer(application, max_body_size=_UPLOAD_BYTES)
         server.add_sockets(sockets)

@@ -220,6 +220,10 @@ class Store:
         named = [self._image(entry) for entry in self._entries() if _name(entry)]
         return sorted(named, key=lambda image: image.reference)
 
+    def steps(self) -> list[Image]:
+        """Return what builds have left without a name (see `remember`)."""
+        return [self._image(entry) for entry in self._entries() if not _name(entry)]
+
     def has_blob(self, digest: str, size: int | None = None) -> bool:
         """Say whether the blob is there (and, after a power cut, whole: of that size)."""
         try:

@@ -73,3 +73,19 @@ def test_owners_of_a_build(world):
         assert result.returncode == 0, result.stderr
         assert "5 6 400\n" in result.stderr
         assert "7 8\n" in result.stderr
+
+
+def test_the_host_s_network_and_one_layer(world):
+    context = world.home / "network"
+    world.run("mkdir", "-p", str(context))
+    world.run("sh", "-c", f"cat > {context}/Containerfile", stdin=(
+        "FROM localhost/tools\nRUN ls /sys/class/net | cat > /own\n"
+        "RUN --network=host ls /sys/class/net | cat > /host; touch /gone\nRUN rm /gone\n"
+        'CMD ["cat", "/own", "/host"]\n'
+    ))  # fmt: skip
+    world.ctrt("image", "from-host", "--name", "localhost/tools", "sh", "ls", "cat", "touch", "rm")
+    result = world.ctrt("build", "--squash", "-q", "-t", "localhost/net", str(context))
+    assert result.returncode == 0, result.stderr
+    result = world.ctrt("run", "localhost/net")
+    assert result.stdout == "lo\n" + world.run("ls", "/sys/class/net").stdout, result.stderr
+    assert world.ctrt("diff", "localhost/net").stdout == "A /host\nA /own\n"

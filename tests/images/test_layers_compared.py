@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import hashlib
+import json
 import os
 import pwd
+import shutil
+import signal
 import subprocess
 import tarfile
+import tempfile
+from collections.abc import Iterator
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import listing, merged, needs, run
+from conftest import LIST, listing, merged, needs, run
 from images_tools import image, member, tar
 
 from ctrt.images import layers
@@ -21,6 +28,7 @@ from ctrt.images.store import Store
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="owners and devices need root")
 CAPABILITY = b"\x01\0\0\x02\0\x20\0\0\0\0\0\0\0\0\0\0\0\0\0\0".decode("utf-8", "surrogateescape")
 USER = "ctrttest"
+AS_USER = ("runuser", "-u", USER, "--")
 EMPTY = hashlib.sha256(b"").hexdigest()
 
 
@@ -208,8 +216,9 @@ def test_sparse_files_as_gnu_tar_reads_them_with_their_holes(
     assert os.stat(f"{ours}/sparse-{version}").st_blocks * 512 < 1 << 20 < 9 << 20
 
 
-def test_the_same_tree_rootless(layout: dict[str, Any]) -> None:
-    """With subordinate ids, seen from the user's own namespace, all is as root sees it."""
+@pytest.fixture(scope="module")
+def rootless(layout: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """What an ordinary user's unpacking makes, as that user's own namespace shows it."""
     try:
         user = pwd.getpwnam(USER)
     except KeyError:
@@ -223,22 +232,84 @@ def test_the_same_tree_rootless(layout: dict[str, Any]) -> None:
     for above in (place, *place.parents):
         if above.exists() and above.stat().st_mode & 0o001 == 0:
             above.chmod(above.stat().st_mode | 0o011)
-    shared = ["runuser", "-u", USER, "--"]
-    inside = (*shared, "unshare", "--map-auto", "-r")
     for name in ("torture", "debian"):
         run("skopeo", "copy", "-q", f"oci:{source.root}:localhost/{name}:latest",
             f"oci:{place}:localhost/{name}:latest")  # fmt: skip
     run("chown", "-R", f"{USER}:{user.pw_gid}", str(place))
     spawn = ROOTLESS.format(packages=str(Path(layers.__file__).parents[2]))
+    found = {}
     for name in ("torture", "debian"):
-        said = run(*shared, "/usr/bin/python3", "-I", "-S", "-c", spawn, str(place), name, cwd="/")
-        ours = merged(said.split(), (*inside, "-m"), "userxattr,")
-        theirs = unpacked(layout, name)
-        for entry, (mode, *_) in list(theirs["entries"].items()):
-            if int(mode, 8) & 0o170000 in (0o020000, 0o060000):
-                del theirs["entries"][entry]
-                assert ours["entries"].pop(entry)[5] == EMPTY, "an empty file stands in"
-        compare(ours, theirs)
+        said = run(*AS_USER, "/usr/bin/python3", "-I", "-S", "-c", spawn, str(place), name, cwd="/")
+        inside = (*AS_USER, "unshare", "--map-auto", "-r", "-m")
+        found[name] = merged(said.split(), inside, "userxattr,")
+    return found
+
+
+def without_devices(found: dict[str, Any]) -> set[str]:
+    """Take the devices out, which an ordinary user cannot make; their names."""
+    gone = {
+        entry
+        for entry, (mode, *_) in found["entries"].items()
+        if int(mode, 8) & 0o170000 in (0o020000, 0o060000)
+    }
+    for entry in gone:
+        del found["entries"][entry]
+    return gone
+
+
+@pytest.mark.parametrize("name", ["torture", "debian"])
+def test_the_same_tree_rootless(
+    layout: dict[str, Any], rootless: dict[str, dict[str, Any]], name: str
+) -> None:
+    """With subordinate ids, seen from the user's own namespace, all is as root sees it."""
+    ours, theirs = deepcopy(rootless[name]), unpacked(layout, name)
+    for entry in without_devices(theirs):
+        assert ours["entries"].pop(entry)[5] == EMPTY, "an empty file stands in"
+    compare(ours, theirs)
+
+
+@pytest.fixture(scope="module")
+def rootless_podman(rootless: object) -> Iterator[list[str]]:
+    """podman of an ordinary user with a store of its own."""
+    needs("podman")
+    place = Path(tempfile.mkdtemp(prefix="ctrt-rp-", dir="/var/tmp"))  # podman wants a short path
+    run("chown", USER, str(place))
+    words = [
+        *AS_USER, "env", "-i", f"HOME={place}", f"XDG_RUNTIME_DIR={place}", f"--chdir={place}",
+        "PATH=/usr/bin:/bin:/usr/sbin:/sbin",
+        "podman", "--root", f"{place}/p", "--runroot", f"{place}/r", "--tmpdir", f"{place}/t",
+        "--storage-driver=vfs",
+    ]  # fmt: skip
+    yield words
+    run(*words, "unshare", "rm", "-rf", f"{place}/p")
+    for noted in place.rglob("pause.pid"):  # what holds podman's user namespace
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(int(noted.read_text()), signal.SIGTERM)
+    shutil.rmtree(place)
+
+
+@pytest.mark.parametrize("name", ["torture", "debian"])
+def test_the_same_tree_as_rootless_podman_makes(
+    layout: dict[str, Any],
+    rootless: dict[str, dict[str, Any]],
+    rootless_podman: list[str],
+    name: str,
+) -> None:
+    """Owners, modes, capabilities and all else, as each user's own namespace shows them."""
+    identity = run(*rootless_podman, "pull", "-q", f"oci:{layout['place']}/oci:{name}").strip()
+    at = rootless_podman.index("podman")
+    mount = " ".join([*rootless_podman[at:], "image", "mount", identity])
+    listed = run(*rootless_podman, "unshare", "/bin/sh", "-c",
+                 f"exec /usr/bin/python3 -I -c '{LIST}' $({mount})")  # fmt: skip
+    ours, theirs = deepcopy(rootless[name]), json.loads(listed)
+    for entry in without_devices(unpacked(layout, name)):
+        # podman leaves them out without a word.
+        assert (ours["entries"].pop(entry)[5], entry in theirs["entries"]) == (EMPTY, False)
+    for found in (ours, theirs):
+        found["entries"].get("old/kept", {3: 0})[3] = None  # podman knows no time before 1970
+    if name == "torture":
+        ours, theirs = without_times(ours, IMPLIED), without_times(theirs, IMPLIED)
+    compare(ours, theirs)
 
 
 ROOTLESS = """

@@ -243,7 +243,8 @@ def test_a_port_that_is_taken_is_a_sentence(server: Server, store: Store) -> Non
     with pytest.raises(CtrtError) as caught:
         Server(store, server.port).start_in_thread()
     assert str(caught.value) == (
-        f"images cannot be served on 127.0.0.1:{server.port}: Address already in use"
+        f"images cannot be served on 127.0.0.1:{server.port}: Address already in use; choose"
+        " another by --port, 0 for a free one"
     )
 
 

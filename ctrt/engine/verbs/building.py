@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import sys
 
-from ctrt.engine.options import Option, Table
+from ctrt.engine.options import TLS_VERIFY, Option, Table
 from ctrt.engine.verbs.base import ONE, Text, Verb, json_text, shown
 from ctrt.errors import CtrtError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import Any
 
     from ctrt.draw import Picture
     from ctrt.engine import Engine
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from ctrt.images.store import Image
 
 _FILES = ("Containerfile", "Dockerfile")
+_SAVED = {"oci-dir": "oci", "docker-dir": "dir"}
 _LETTERS = {"added": "A", "changed": "C", "deleted": "D"}
 
 
@@ -33,24 +35,26 @@ def found_image(engine: Engine, name: str) -> Image:
 
 
 def _build(engine: Engine, values: Values, report: Report) -> Text:
-    context = values.operands[0] if values.operands else "."
-    if not os.path.isdir(context):
-        raise CtrtError(f"build: the context {context} is no directory")
+    return build(engine, values, report, None if values.quiet else tell)
+
+
+def build(
+    engine: Engine, values: Values, report: Report, tell: Callable[[Event], object] | None
+) -> Text:
+    """Build what a file says; `tell` hears of the steps and of what they print."""
+    context: str | None = values.operands[0] if values.operands else "."
     file = values.file
+    if context == "-":
+        context, file = None, file or "-"
+    elif not os.path.isdir(context or ""):
+        raise CtrtError(f"build: the context {context} is no directory")
     if file is None:
         file = next(
             (f"{context}/{name}" for name in _FILES if os.path.exists(f"{context}/{name}")), None
         )
         if file is None:
             raise CtrtError(f"build: {context} has neither a Containerfile nor a Dockerfile")
-    try:
-        if file == "-":
-            text = sys.stdin.read()
-        else:
-            with open(file, encoding="utf-8", errors="surrogateescape") as opened:
-                text = opened.read()
-    except OSError as error:
-        raise CtrtError(f"build: {file} cannot be read: {error.strerror}") from None
+    text = sys.stdin.read() if file == "-" else _read(file)
     image = build_text(
         engine,
         text,
@@ -58,7 +62,7 @@ def _build(engine: Engine, values: Values, report: Report) -> Text:
         values,
         values.tag,
         where=os.path.basename(file) if file != "-" else "standard input",
-        tell=None if values.quiet else tell,
+        tell=tell,
         report=report,
     )
     return Text(image.reference)
@@ -67,7 +71,7 @@ def _build(engine: Engine, values: Values, report: Report) -> Text:
 def build_text(
     engine: Engine,
     text: str,
-    context: str,
+    context: str | None,
     values: Values,
     names: list[str],
     *,
@@ -85,6 +89,11 @@ def build_text(
 
     for name in names:
         parse(name)  # a mistake in it is told before the work is done
+    ignore = None
+    if values.ignorefile is not None:
+        from ctrt.images.containerfile import Ignore
+
+        ignore = Ignore(_read(values.ignorefile), values.ignorefile)
     time_ns = None
     if values.timestamp is not None:
         if not values.timestamp.isdecimal():
@@ -100,7 +109,12 @@ def build_text(
         labels=_pairs(values.label, "--label"),
         target=values.target or "",
         cache=not values.no_cache,
-        pull=values.pull,
+        pull="always" if values.pull is True else values.pull,
+        network="none" if values.network == "default" else values.network,
+        platform=values.platform or "",
+        squash=_squash(values),
+        ignore=ignore,
+        insecure=values.tls_verify == "false",
         time_ns=time_ns,
         secrets=entrusted.secrets(values.secret),
         agents=entrusted.agents(values.ssh),
@@ -109,7 +123,30 @@ def build_text(
     )
     for name in names[1:]:
         engine.store.tag(name, image.digest)
+    if values.iidfile is not None:
+        try:
+            with open(values.iidfile, "w", encoding="ascii") as file:
+                file.write(image.id)
+        except OSError as error:
+            raise CtrtError(
+                f"build: {values.iidfile} cannot be written: {error.strerror}"
+            ) from None
     return image
+
+
+def _squash(values: Values) -> str:
+    """Which layers become one: those that are new, or all."""
+    if values.squash_all:
+        return "all"
+    return "new" if values.squash or values.layers == "false" else ""
+
+
+def _read(path: str) -> str:
+    try:
+        with open(path, encoding="utf-8", errors="surrogateescape") as file:
+            return file.read()
+    except OSError as error:
+        raise CtrtError(f"build: {path} cannot be read: {error.strerror}") from None
 
 
 def _pairs(words: list[str], option: str) -> dict[str, str]:
@@ -136,23 +173,13 @@ def tell(event: Event) -> None:
 
 def _commit(engine: Engine, values: Values, _report: Report) -> Text:
     from ctrt.engine.written import commit
-    from ctrt.images.containerfile import json_words
 
     container, name = values.operands
-    config = {}
-    for word in values.change:
-        key, _, rest = word.partition(" ")
-        if key.upper() in ("CMD", "ENTRYPOINT"):
-            config[key.capitalize()] = json_words(rest) or ["/bin/sh", "-c", rest]
-        elif key.upper() in ("USER", "WORKDIR"):
-            config["User" if key.upper() == "USER" else "WorkingDir"] = rest
-        else:
-            raise CtrtError(f"commit: --change takes CMD, ENTRYPOINT, USER or WORKDIR, not {key}")
     image = commit(
-        engine, container, name, config=config, author=values.author or "",
+        engine, container, name, changes=values.change, author=values.author or "",
         message=values.message or "",
     )  # fmt: skip
-    return Text(image.reference)
+    return Text(image.id[7:] if values.quiet else image.reference)
 
 
 def _is_image(engine: Engine, name: str) -> bool:
@@ -217,33 +244,70 @@ def _import(engine: Engine, values: Values, _report: Report) -> Text:
 
     words = values.operands
     spawn = None if engine.host.privileged else engine._spawn  # noqa: SLF001
-    image = import_image(
-        engine.store, words[0], words[-1], words[1] if len(words) == 3 else None, spawn=spawn
-    )
-    return Text(image.reference)
+    second = words[1] if len(words) == 3 else None
+    with engine.store.hold():
+        if not (values.change or values.message):
+            return Text(
+                import_image(engine.store, words[0], words[-1], second, spawn=spawn).reference
+            )
+        from ctrt.engine.written import changed, configured
+
+        configured(engine, {}, values.change)  # a mistake is told before the work is done
+        image = import_image(engine.store, words[0], words[-1], second, spawn=spawn)
+        return Text(changed(engine, image, values.change, values.message or "").reference)
 
 
 def _save(engine: Engine, values: Values, report: Report) -> Text:
     from ctrt.images import registries, transports
     from ctrt.images.copy import push
 
-    if not values.output:
-        raise CtrtError("save: where to? name a file, as in: ctrt save -o image.tar IMAGE")
     image = found_image(engine, values.operands[0])
-    place = f"{values.format}:{os.path.abspath(values.output)}:{image.reference}"
     config = registries.load(engine.store.path("cache", "registries"))
-    to = transports.destination(place, transports.Options(), config)
-    push(engine.store, image, to, progress=report)
-    return Text(f"written to {values.output}")
+    transport = _SAVED.get(values.format, values.format)
+
+    def save(path: str) -> None:
+        name = "" if transport == "dir" else f":{image.reference}"
+        to = transports.destination(f"{transport}:{path}{name}", transports.Options(), config)
+        push(engine.store, image, to, progress=None if values.quiet else report)
+
+    if values.output:
+        save(os.path.abspath(values.output))
+        return Text("" if values.quiet else f"written to {values.output}")
+    if transport != values.format or _is_shown(sys.stdout):
+        raise CtrtError("save: where to? name a file, as in: ctrt save -o image.tar IMAGE")
+    from shutil import copyfileobj
+
+    with engine.store.temporary() as work:
+        save(f"{work.path}/image.tar")
+        with open(f"{work.path}/image.tar", "rb") as file:
+            copyfileobj(file, sys.stdout.buffer, 1 << 20)
+        sys.stdout.buffer.flush()
+    return Text("")
+
+
+def _is_shown(stream: Any) -> bool:
+    """Whether a stream is read or written by a person, or by a notebook, and takes no archive."""
+    return not hasattr(stream, "buffer") or stream.isatty()
 
 
 def _load(engine: Engine, values: Values, report: Report) -> Text:
-    from ctrt.images import formats
-    from ctrt.images.pull import pull
-
     path = values.input or (values.operands[0] if values.operands else "")
     if not path:
-        raise CtrtError("load: which file? as in: ctrt load -i image.tar")
+        if _is_shown(sys.stdin):
+            raise CtrtError("load: which file? as in: ctrt load -i image.tar")
+        from shutil import copyfileobj
+
+        with engine.store.temporary() as work:
+            with open(f"{work.path}/stdin", "xb") as file:
+                copyfileobj(sys.stdin.buffer, file, 1 << 20)
+            return _loaded(engine, f"{work.path}/stdin", values, report)
+    return _loaded(engine, path, values, report)
+
+
+def _loaded(engine: Engine, path: str, values: Values, report: Report) -> Text:
+    from ctrt.images import formats, transports
+    from ctrt.images.pull import pull
+
     if not os.path.isfile(path):
         raise CtrtError(f"there is no file {path}")
     kind = formats.archive_kind(path)
@@ -252,7 +316,12 @@ def _load(engine: Engine, values: Values, report: Report) -> Text:
             f"{path} is neither a docker-archive nor an oci-archive; for a root file system there"
             f" is: ctrt import {path} IMAGE"
         )
-    return Text(pull(engine.store, f"{kind}:{path}", progress=report).reference)
+    shown = None if values.quiet else report
+    names = [
+        pull(engine.store, f"{kind}:{path}{name}", progress=shown).reference
+        for name in transports.images_in(kind, path)
+    ]
+    return Text("\n".join(names))
 
 
 VERBS = [
@@ -266,6 +335,11 @@ VERBS = [
                 Option("-f --file", "the Containerfile, - for standard input", metavar="FILE"),
                 Option("--build-arg", "the value of an ARG", metavar="NAME=VALUE", kind="list"),
                 Option("--target", "the stage to build", metavar="STAGE"),
+                Option("--platform", "what to build for, where it is not this machine",
+                       metavar="OS/ARCH[/VARIANT]"),
+                Option("--network", "what RUN sees: only lo, or with host this machine's",
+                       metavar="MODE", default="default",
+                       choices=("default", "none", "host")),
                 Option(
                     "--secret",
                     "lend a file or a variable to RUN --mount=type=secret",
@@ -279,19 +353,28 @@ VERBS = [
                     kind="list",
                 ),
                 Option("--no-cache", "do every step again"),
+                Option("--squash", "make one layer of all that the build adds"),
+                Option("--squash-all", "make one layer of the whole image"),
+                Option("--layers", "a layer for each step; false is --squash", metavar="BOOL",
+                       kind="optional", default="true", choices=("true", "false")),
+                Option("--ignorefile", "instead of .containerignore", metavar="FILE"),
+                Option("--iidfile", "write the image's ID to a file", metavar="FILE"),
                 Option("--label", "add a label", metavar="NAME=VALUE", kind="list"),
                 Option(
                     "--pull",
-                    "when to pull what FROM names",
+                    "pull what FROM names: always, unless it says when",
                     metavar="WHEN",
+                    kind="optional",
                     default="missing",
                     choices=("missing", "always", "never"),
                 ),
+                TLS_VERIFY,
                 Option(
                     "--timestamp",
                     "the time of all that is made, so that the same input gives the same digest",
                     metavar="SECONDS",
                 ),
+                Option("--rm --force-rm", "remove what steps leave, as ctrt always does"),
                 Option("-q --quiet", "print only the name"),
             ],
         ),
@@ -304,10 +387,11 @@ VERBS = [
             "Make an image of what a running container has become.",
             "CONTAINER IMAGE",
             [
-                Option("-c --change", "CMD, ENTRYPOINT, USER or WORKDIR and its value",
+                Option("-c --change", "change the configuration by a line of a Containerfile",
                        metavar="INSTRUCTION", kind="list"),
                 Option("-a --author", "who made it", metavar="NAME"),
                 Option("-m --message", "a line for the history", metavar="TEXT"),
+                Option("-q --quiet", "only print the ID"),
             ],
         ),
         _commit,
@@ -317,8 +401,9 @@ VERBS = [
         Table(
             "diff",
             "List what a container, or an image's last layer, added (A), changed (C) and deleted"
-            " (D); what a second image has other than the first; or what sets two processes apart.",
-            "CONTAINER | IMAGE [IMAGE] | PROCESS PROCESS",
+            " (D); what a second image has other than the first; what sets two processes apart; or"
+            " how a process is seen from outside and from inside.",
+            "CONTAINER | IMAGE [IMAGE] | PROCESS PROCESS | PROCESS inside",
             [
                 Option("--ids", "of processes: show the kernel's numbers and host paths"),
                 Option("--svg", "of processes: write an SVG file", metavar="FILE"),
@@ -344,7 +429,11 @@ VERBS = [
             "Make an image of a file: a root file system (tar, squashfs), an image of Appc, LXD"
             " or Incus, a docker-archive or an oci-archive.",
             "FILE [ROOTFS] IMAGE",
-            [],
+            [
+                Option("-c --change", "change the configuration by a line of a Containerfile",
+                       metavar="INSTRUCTION", kind="list"),
+                Option("-m --message", "a line for the history", metavar="TEXT"),
+            ],
         ),
         _import,
         range(2, 4),
@@ -356,8 +445,9 @@ VERBS = [
             "IMAGE",
             [
                 Option("-o --output", "the file", metavar="FILE"),
-                Option("--format", "the kind of archive", metavar="FORMAT",
-                       default="docker-archive", choices=("docker-archive", "oci-archive")),
+                Option("-q --quiet", "print nothing"),
+                Option("--format", "what to write", metavar="FORMAT", default="docker-archive",
+                       choices=("docker-archive", "oci-archive", "oci-dir", "docker-dir")),
             ],
         ),
         _save,
@@ -368,7 +458,10 @@ VERBS = [
             "load",
             "Read an image from a file that docker, podman or ctrt saved.",
             "[FILE]",
-            [Option("-i --input", "the file", metavar="FILE")],
+            [
+                Option("-i --input", "the file (standard input)", metavar="FILE"),
+                Option("-q --quiet", "show no progress"),
+            ],
         ),
         _load,
         range(2),

@@ -22,10 +22,8 @@ if TYPE_CHECKING:
 
 
 def _images(engine: Engine, values: Values, _report: Report) -> Listing | Text:
-    found = engine.store.images()
-    if values.operands:
-        wanted = {found_image(engine, name).id for name in values.operands}
-        found = [image for image in found if image.id in wanted]
+    found = _chosen(engine, values)
+    identities = [image.id[7:] if values.no_trunc else image.id[7:19] for image in found]
     if values.json:
         return json_text(
             [
@@ -40,22 +38,120 @@ def _images(engine: Engine, values: Values, _report: Report) -> Listing | Text:
                 for image in found
             ]
         )
+    if values.format is not None:
+        from ctrt.engine.verbs.templates import rendered
+
+        rows = [_fields(image, short) for image, short in zip(found, identities, strict=True)]
+        return rendered(rows, values.format, "images")
     if values.quiet:
-        return Text("\n".join(dict.fromkeys(image.id[7:19] for image in found)))
+        return Text("\n".join(dict.fromkeys(identities)))
     headings = ["IMAGE", "ID", "LAYERS", "SIZE"]
-    rows = [
-        [image.reference, image.id[7:19], str(len(image.layers)), size_text(image.size)]
-        for image in found
+    cells = [
+        [image.reference or "<none>", short, str(len(image.layers)), size_text(image.size)]
+        for image, short in zip(found, identities, strict=True)
     ]
     if values.created:
         headings.append("CREATED")
-        for row, image in zip(rows, found, strict=True):
+        for row, image in zip(cells, found, strict=True):
             row.append((image.config.get("created") or "").partition("T")[0])
     if values.digests:
         headings.append("DIGEST")
-        for row, image in zip(rows, found, strict=True):
+        for row, image in zip(cells, found, strict=True):
             row.append(image.digest)
-    return Listing(headings, rows)
+    if values.noheading:
+        return Text(str(Listing([""] * len(headings), cells)).partition("\n")[2])
+    return Listing(headings, cells)
+
+
+def _fields(image: Image, short: str) -> dict[str, Any]:
+    """What a template of `images --format` may name; the words are podman's."""
+    repository, _, tag = image.reference.partition("@")[0].rpartition(":")
+    created = image.config.get("created")
+    return {
+        "Repository": repository if "/" not in tag else image.reference,
+        "Tag": tag if "/" not in tag else "",
+        "ID": short,
+        "Id": image.id[7:],
+        "Digest": image.digest,
+        "Created": created,
+        "CreatedAt": created,
+        "Size": size_text(image.size),
+        "Layers": len(image.layers),
+        "Names": [image.reference] if image.reference else [],
+        "Labels": (image.config.get("config") or {}).get("Labels") or {},
+    }
+
+
+_SORTS = {
+    "created": lambda image: image.config.get("created") or "",
+    "id": lambda image: image.id,
+    "name": lambda image: image.reference,
+    "size": lambda image: image.size,
+}
+
+
+def _chosen(engine: Engine, values: Values) -> list[Image]:
+    """The images that the operands and --filter of `images` leave, in their order."""
+    store = engine.store
+    found = store.images() + (store.steps() if values.all else [])
+    if values.operands:
+        wanted: set[str] = set()
+        for name in values.operands:
+            named = {image.reference for image in found if _is_like(image.reference, name)}
+            if not named:
+                identity = found_image(engine, name).id
+                named = {image.reference for image in found if image.id == identity}
+            wanted |= named
+        found = [image for image in found if image.reference in wanted]
+    for text in values.filter:
+        key, _, value = text.partition("=")
+        if key == "reference":
+            found = [image for image in found if _is_like(image.reference, value)]
+        elif key == "id":
+            found = [image for image in found if image.id[7:].startswith(value)]
+        elif key == "dangling" and value in ("true", "false"):
+            found = [image for image in found if (not image.reference) == (value == "true")]
+        elif key == "label":
+            name, equals, wanted_value = value.partition("=")
+            labels = [(i.config.get("config") or {}).get("Labels") or {} for i in found]
+            found = [
+                image
+                for image, has in zip(found, labels, strict=True)
+                if name in has and (not equals or has[name] == wanted_value)
+            ]
+        elif key in ("before", "since", "after"):
+            other = found_image(engine, value).config.get("created") or ""
+            later = key != "before"
+            times = [image.config.get("created") or "" for image in found]
+            found = [
+                image
+                for image, at in zip(found, times, strict=True)
+                if at != other and (at > other) == later
+            ]
+        else:
+            raise CtrtError(
+                f"images: --filter {text!r} is not known; there are reference=PATTERN, id=DIGITS,"
+                " label=NAME[=VALUE], before=IMAGE, since=IMAGE and dangling=true|false"
+            )
+    if values.sort is not None:
+        found.sort(key=_SORTS[values.sort])
+    return found
+
+
+def _is_like(reference: str, pattern: str) -> bool:
+    """Whether a pattern means an image: its whole name, without the tag, or the end of it."""
+    from fnmatch import fnmatchcase
+
+    bare = reference.partition("@")[0]
+    if "/" not in bare.rpartition(":")[2]:
+        bare = bare.rpartition(":")[0]
+    names = [whole for name in (reference, bare) for whole in (name, *_ends(name))]
+    return bool(reference) and any(fnmatchcase(name, pattern) for name in names)
+
+
+def _ends(name: str) -> list[str]:
+    parts = name.split("/")
+    return ["/".join(parts[at:]) for at in range(1, len(parts))]
 
 
 def _tag(engine: Engine, values: Values, _report: Report) -> Text:
@@ -85,11 +181,30 @@ def _history(engine: Engine, values: Values, _report: Report) -> Listing | Text:
     rows.reverse()
     if values.json:
         return json_text(rows)
+    long = values.no_trunc
+    if values.format is not None:
+        from ctrt.engine.verbs.templates import rendered
+
+        fields = [
+            {
+                "ID": (row["layer"] or "")[7 : None if long else 19],
+                "Created": row["created"],
+                "CreatedAt": row["created"],
+                "CreatedBy": row["created_by"],
+                "Size": size_text(row["size"]),
+                "Comment": row["comment"],
+            }
+            for row in rows
+        ]
+        return rendered(fields, values.format, "history")
+    if values.quiet:
+        names = [(row["layer"] or "<missing>") for row in rows]
+        return Text("\n".join(n if long else n.removeprefix("sha256:")[:12] for n in names))
     return Listing(
         ("LAYER", "CREATED", "SIZE", "CREATED BY"),
         [
             (
-                row["layer"][7:19] if row["layer"] else "",
+                row["layer"][7 : None if long else 19] if row["layer"] else "",
                 row["created"].partition("T")[0],
                 size_text(row["size"]) if row["layer"] else "",
                 " ".join(row["created_by"].split()),
@@ -179,13 +294,18 @@ def _df(engine: Engine, values: Values, _report: Report) -> Listing | Text:
         ("containers", len(engine.states()), disk["containers"], 0),
         ("caches", _count(engine, "cache"), disk["cache"], disk["cache"]),
     ]
+    fields: list[dict[str, Any]] = [
+        {"Type": kind, "Total": count, "Size": size, "Reclaimable": reclaim}
+        for kind, count, size, reclaim in rows
+    ]
     if values.json:
-        return json_text(
-            [
-                {"Type": kind, "Total": count, "Size": size, "Reclaimable": reclaim}
-                for kind, count, size, reclaim in rows
-            ]
-        )
+        return json_text(fields)
+    if values.format is not None:
+        from ctrt.engine.verbs.templates import rendered
+
+        for row in fields:
+            row |= {key: size_text(row[key]) for key in ("Size", "Reclaimable")}
+        return rendered(fields, values.format, "df")
     return Listing(
         ("TYPE", "TOTAL", "SIZE", "RECLAIMABLE"),
         [(kind, str(count), size_text(size), size_text(free)) for kind, count, size, free in rows],
@@ -200,17 +320,30 @@ def _count(engine: Engine, part: str) -> int:
 
 
 def _rmi(engine: Engine, values: Values, _report: Report) -> Text:
-    for name in values.operands:
-        if engine.store.find(name) is None:
-            raise CtrtError(f"there is no image {name} in the store; see: ctrt images")
-    for name in values.operands:
-        engine.remove_image(name)
-    return Text("\n".join(values.operands))
+    names = values.operands
+    if bool(names) == values.all:
+        raise CtrtError("rmi: expected IMAGE..., or --all")
+    if values.all:
+        names = [image.reference for image in engine.store.images()]
+    there = [name for name in names if engine.store.find(name) is not None]
+    if there != names and not (values.force or values.ignore):
+        missing = next(name for name in names if name not in there)
+        raise CtrtError(f"there is no image {missing} in the store; see: ctrt images")
+    gone = []
+    for name in dict.fromkeys(there):
+        if engine.store.find(name) is not None:  # it may be another name of one that is gone
+            engine.remove_image(name)
+            gone.append(name)
+    return Text("\n".join(gone))
 
 
-def _image(engine: Engine, values: Values, _report: Report) -> Text:
+def _image(engine: Engine, values: Values, _report: Report) -> Listing | Text:
     if values.operands[0] == "inspect":
         found = [describe(engine, found_image(engine, name)) for name in values.operands[1:]]
+        if values.format is not None:
+            from ctrt.engine.verbs.templates import rendered
+
+            return rendered(found, values.format, "image inspect")
         return json_text(found)
     if values.operands[0] != "from-host" or len(values.operands) < 2:
         raise CtrtError(
@@ -255,6 +388,8 @@ def _registry(engine: Engine, values: Values, _report: Report) -> Any:
     return Server(engine.store, port=int(values.port))
 
 
+_FORMAT = Option("--format", "json, or a template such as '{{.ID}} {{.Size}}'", metavar="TEMPLATE")
+
 VERBS = [
     Verb(
         Table(
@@ -262,9 +397,20 @@ VERBS = [
             "List the images of the store.",
             "[IMAGE...]",
             [
+                Option("-a --all", "also the steps of builds"),
+                Option(
+                    "-f --filter",
+                    "only some: reference=PATTERN, label=NAME[=VALUE], ...",
+                    metavar="KEY=VALUE",
+                    kind="list",
+                ),
+                Option("--sort", "by what to sort", metavar="KEY", choices=tuple(_SORTS)),
                 Option("--digests", "show the manifests' digests"),
                 Option("--created", "show when they were made"),
+                Option("--no-trunc", "whole IDs"),
+                Option("-n --noheading", "without the line of headings"),
                 Option("-q --quiet", "only the IDs"),
+                _FORMAT,
                 Option("--json", "as JSON"),
             ],
         ),
@@ -277,7 +423,12 @@ VERBS = [
             "history",
             "Show what made each layer of an image, the newest first.",
             "IMAGE",
-            [Option("--json", "as JSON")],
+            [
+                Option("--no-trunc", "whole digests"),
+                Option("-q --quiet", "only the layers' digests"),
+                _FORMAT,
+                Option("--json", "as JSON"),
+            ],
         ),
         _history,
         ONE,
@@ -300,17 +451,38 @@ VERBS = [
             "prune",
             "Remove the steps and caches that builds have left, and what nothing needs any more.",
             "",
-            [Option("-a --all", "also every image that no container stands on")],
+            [
+                Option("-a --all", "also every image that no container stands on"),
+                Option("-f --force", "do not ask, as ctrt never does"),
+            ],
         ),
         _prune,
         NONE,
     ),
     Verb(
-        Table("df", "Show what takes how much of the disk.", "", [Option("--json", "as JSON")]),
+        Table(
+            "df",
+            "Show what takes how much of the disk.",
+            "",
+            [_FORMAT, Option("--json", "as JSON")],
+        ),
         _df,
         NONE,
     ),
-    Verb(Table("rmi", "Remove images from the store.", "IMAGE...", []), _rmi, MANY),
+    Verb(
+        Table(
+            "rmi",
+            "Remove images from the store.",
+            "IMAGE...",
+            [
+                Option("-a --all", "all of them"),
+                Option("-f --force", "do not mind those that are not there"),
+                Option("-i --ignore", "the same as --force"),
+            ],
+        ),
+        _rmi,
+        range(1 << 20),
+    ),
     Verb(
         Table(
             "image",
@@ -323,7 +495,8 @@ VERBS = [
                     "the image's name",
                     metavar="IMAGE",
                     default="localhost/host:latest",
-                )
+                ),
+                Option("-f --format", "of inspect: show only this", metavar="TEMPLATE"),
             ],
         ),
         _image,

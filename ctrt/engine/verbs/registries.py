@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ctrt.engine.options import TLS_VERIFY, Option, Table
-from ctrt.engine.verbs.base import ONE, Listing, Text, Verb, shown
+from ctrt.engine.verbs.base import MANY, ONE, Listing, Text, Verb, shown
 from ctrt.errors import CtrtError
 
 TYPE_CHECKING = False
@@ -75,17 +75,23 @@ def _client(engine: Engine, registry: str, values: Values) -> Registry:
 def _pull(engine: Engine, values: Values, report: Report) -> Text:
     from ctrt.images.pull import pull
 
-    # Whoever names a platform may not mean to run it here.
-    image = pull(
-        engine.store,
-        values.operands[0],
-        platform=values.platform,
-        progress=report,
-        options=_options(values),
-        policy=values.signature_policy or "",
-        unpacker=None if values.platform else engine.unpacker(),
-    )
-    return Text(image.reference)
+    names = values.operands
+    if values.all_tags:
+        names = [f"{name}:{tag}" for name in names for tag in _all_tags(engine, name, values)]
+    said = []
+    for name in names:
+        # Whoever names a platform may not mean to run it here.
+        image = pull(
+            engine.store,
+            name,
+            platform=values.platform,
+            progress=None if values.quiet else report,
+            options=_options(values),
+            policy=values.signature_policy or "",
+            unpacker=None if values.platform or values.all_tags else engine.unpacker(),
+        )
+        said.append(image.id[7:] if values.quiet else image.reference)
+    return Text("\n".join(said))
 
 
 def _push(engine: Engine, values: Values, report: Report) -> Text:
@@ -103,7 +109,16 @@ def _push(engine: Engine, values: Values, report: Report) -> Text:
             f" REGISTRY/{where.removeprefix('localhost/')}"
         )
     to = transports.destination(where, _options(values), _config(engine))
-    return Text(push(engine.store, image, to, progress=report))
+    digest = push(engine.store, image, to, progress=None if values.quiet else report)
+    if values.digestfile is not None:
+        try:
+            with open(values.digestfile, "w", encoding="ascii") as file:
+                file.write(digest)
+        except OSError as error:
+            raise CtrtError(
+                f"push: {values.digestfile} cannot be written: {error.strerror}"
+            ) from None
+    return Text("" if values.quiet else digest)
 
 
 def _copy(engine: Engine, values: Values, report: Report) -> Text:
@@ -124,7 +139,7 @@ def _copy(engine: Engine, values: Values, report: Report) -> Text:
             to,
             platform=values.platform,
             everything=values.all,
-            progress=report,
+            progress=None if values.quiet else report,
             policy=values.signature_policy or "",
         )
     )
@@ -150,6 +165,10 @@ def _login(engine: Engine, values: Values, _report: Report) -> Text:
         if not user:
             raise CtrtError("login: --password-stdin needs --username, too")
         password = sys.stdin.readline().rstrip("\r\n")
+    elif values.password is not None:
+        if not user:
+            raise CtrtError("login: --password needs --username, too")
+        password = values.password
     else:
         user = user or (had.user if had else "") or _user(key)
         password = _ask(f"Password of {user} at {key}: ")
@@ -193,18 +212,19 @@ def _logout(_engine: Engine, values: Values, _report: Report) -> Text:
 
 
 def _tags(engine: Engine, values: Values, _report: Report) -> Listing:
-    from ctrt.images import transports
-    from ctrt.oci.reference import Reference
+    return Listing(("TAG",), [(tag,) for tag in _all_tags(engine, values.operands[0], values)])
 
-    name = transports.split(values.operands[0])[1]
-    wanted: Reference = _config(engine).candidates(name)[0].reference
-    end = _config(engine).endpoints(wanted)[-1]
-    options = _options(values)
-    from ctrt.images.transports import docker
 
-    client = docker.client(end.location.registry, options, insecure=end.insecure)
+def _all_tags(engine: Engine, typed: str, values: Values) -> list[str]:
+    """The tags that a repository has, sorted."""
+    from ctrt.images.transports import docker, split
+
+    config = _config(engine)
+    wanted = config.candidates(split(typed)[1])[0].reference
+    end = config.endpoints(wanted)[-1]
+    client = docker.client(end.location.registry, _options(values), insecure=end.insecure)
     try:
-        return Listing(("TAG",), [(tag,) for tag in sorted(client.tags(end.location.repository))])
+        return sorted(client.tags(end.location.repository))
     except CtrtError as error:
         raise CtrtError(
             f"cannot list the tags of {wanted.registry}/{wanted.repository}: {error}"
@@ -288,18 +308,28 @@ VERBS = [
             "pull",
             "Fetch an image from a registry, or from oci:, oci-archive:, docker-archive:, dir: or"
             " containers-storage:.",
-            "IMAGE",
-            [_PLATFORM, *_ACCESS, _POLICY],
+            "IMAGE...",
+            [
+                _PLATFORM,
+                Option("-a --all-tags", "every tag of the repository"),
+                Option("-q --quiet", "only print the ID"),
+                *_ACCESS,
+                _POLICY,
+            ],
         ),
         _pull,
-        ONE,
+        MANY,
     ),
     Verb(
         Table(
             "push",
             "Bring an image to a registry, or to oci:, oci-archive:, docker-archive: or dir:.",
             "IMAGE [DESTINATION]",
-            _ACCESS,
+            [
+                Option("-q --quiet", "print nothing"),
+                Option("--digestfile", "write the digest to a file", metavar="FILE"),
+                *_ACCESS,
+            ],
         ),
         _push,
         range(1, 3),
@@ -310,7 +340,8 @@ VERBS = [
             "Copy an image from one place to another, past the store.",
             "SOURCE DESTINATION",
             [
-                Option("--all", "all images of an index, with the index"),
+                Option("-a --all", "all images of an index, with the index"),
+                Option("-q --quiet", "show no progress"),
                 _PLATFORM,
                 TLS_VERIFY,
                 *_side("src", "source"),
@@ -330,6 +361,7 @@ VERBS = [
             "REGISTRY[/GROUP...]",
             [
                 Option("-u --username", "the user", metavar="USER"),
+                Option("-p --password", "the password; others may see it", metavar="PASSWORD"),
                 Option("--password-stdin", "read the password from the standard input"),
                 Option("--get-login", "only say who is logged in"),
                 *_ACCESS,

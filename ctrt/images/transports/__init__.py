@@ -69,6 +69,17 @@ def source(text: str, options: Options, config: Config) -> Source:
     return storage.StorageSource(rest)
 
 
+def images_in(transport: str, path: str) -> list[str]:
+    """Return what to put after `TRANSPORT:PATH` to name each image of an archive."""
+    if transport == "docker-archive":
+        from ctrt.images.transports import archive
+
+        return archive.images_in(path)
+    from ctrt.images.transports import layout
+
+    return layout.images_in(path)
+
+
 def destination(text: str, options: Options, config: Config) -> Destination:
     """Open what a text names for writing."""
     transport, rest = split(text)

@@ -79,13 +79,7 @@ class ArchiveSource(Source):
         self._tar.close()
 
     def _choose(self, wanted: str) -> _Entry:
-        what = f"manifest.json in {self._path}"
-        try:
-            entries = msgspec.json.decode(
-                self._tar.read("manifest.json", media.MANIFEST_LIMIT), type=list[_Entry]
-            )
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-            raise CtrtError(f"{what} is broken: {error}") from None
+        entries = _entries(self._tar, self._path)
         if wanted.startswith("@") and wanted[1:].isdecimal() and int(wanted[1:]) < len(entries):
             return entries[int(wanted[1:])]
         for entry in entries:
@@ -132,6 +126,31 @@ class ArchiveSource(Source):
             "layers": layers,
         }
         return json.dumps(made, separators=(",", ":")).encode()
+
+
+def images_in(path: str) -> list[str]:
+    """Return what to put after `docker-archive:PATH` to name each of its images."""
+    tar = Tarball(path)
+    try:
+        entries = _entries(tar, path)
+    finally:
+        tar.close()
+    if len(entries) < 2:
+        return [""]
+    return [
+        f":{name}"
+        for number, entry in enumerate(entries)
+        for name in (entry.RepoTags or [f"@{number}"])
+    ]
+
+
+def _entries(tar: Tarball, path: str) -> list[_Entry]:
+    try:
+        return msgspec.json.decode(
+            tar.read("manifest.json", media.MANIFEST_LIMIT), type=list[_Entry]
+        )
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise CtrtError(f"manifest.json in {path} is broken: {error}") from None
 
 
 class ArchiveDestination(Destination):
@@ -221,7 +240,11 @@ def _plain(pieces: Iterable[bytes], media_type: str) -> Iterator[bytes]:
             while piece := stream.read(PIECE_BYTES):
                 yield piece
     elif media_type.endswith("zstd"):
-        raise CtrtError("a layer packed with zstd cannot be written to docker-archive:")
+        from ctrt.images._tar import zstd_module
+
+        with zstd_module().open(_Stream(pieces)) as stream:
+            while piece := stream.read(PIECE_BYTES):
+                yield piece
     else:
         yield from pieces
 

@@ -106,6 +106,19 @@ class LayoutSource(Source):
         )
 
 
+def images_in(path: str) -> list[str]:
+    """Return what to put after `oci-archive:PATH` to name each of its images."""
+    tar = Tarball(path)
+    try:
+        index = documents.read_index(tar.read("index.json", media.MANIFEST_LIMIT), path)
+    finally:
+        tar.close()
+    images = [e for e in index.manifests if e.media_type in media.MANIFESTS | media.INDEXES]
+    if len(images) < 2:
+        return [""]
+    return [f":{(e.annotations or {}).get(media.REF_NAME) or e.digest}" for e in images]
+
+
 class LayoutDestination(Destination):
     """A layout to write to: a directory is added to, an archive is made anew."""
 

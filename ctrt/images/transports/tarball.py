@@ -9,7 +9,6 @@ from __future__ import annotations
 import gzip
 import os
 import posixpath
-import shutil
 import tarfile
 import tempfile
 import threading
@@ -17,6 +16,7 @@ import zlib
 from typing import IO, TYPE_CHECKING
 
 from ctrt.errors import CtrtError
+from ctrt.images._unpack import ALWAYS_BYTES, RATIO
 from ctrt.images.transports.base import PIECE_BYTES
 
 if TYPE_CHECKING:
@@ -57,13 +57,28 @@ class Tarball:
     def _unpacked(self, packed: IO[bytes]) -> IO[bytes]:
         place = os.environ.get("TMPDIR") or "/var/tmp"
         plain = tempfile.TemporaryFile(dir=place)  # noqa: SIM115  # closed by close()
+        limit = max(ALWAYS_BYTES, RATIO * os.fstat(packed.fileno()).st_size)
         try:
             with packed, gzip.open(packed) as stream:
-                shutil.copyfileobj(stream, plain, 1 << 20)
+                while piece := stream.read(1 << 20):
+                    if plain.tell() + len(piece) > limit:
+                        raise CtrtError(
+                            f"{self._path} grows to more than {limit >> 20} MiB when it is unpacked"
+                        )
+                    self._write(plain, piece, place)
         except BaseException:
             plain.close()
             raise
         return plain
+
+    def _write(self, plain: IO[bytes], piece: bytes, place: str) -> None:
+        try:
+            plain.write(piece)
+            plain.flush()
+        except OSError as error:
+            raise CtrtError(
+                f"{self._path} cannot be unpacked into {place}: {error.strerror}"
+            ) from None
 
     def close(self) -> None:
         """Close the file."""

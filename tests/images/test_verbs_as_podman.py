@@ -1,0 +1,203 @@
+"""The spellings that hands used to podman and skopeo try: -q, --format, --filter, -a, -f, pipes."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from conftest import needs, run
+from images_tools import image, member, tar
+
+from ctrt.engine import Engine
+from ctrt.engine.verbs import VERBS
+from ctrt.errors import CtrtError
+from ctrt.images.pull import pull
+from ctrt.images.store import Store
+
+COMMAND = "from ctrt.cli.main import command; command()"
+PACKAGES = str(Path(__file__).resolve().parents[2])
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> Iterator[Engine]:
+    """A store with three names of two images."""
+    made = Engine(str(tmp_path / "root"))
+    image(made.store, tar(member("a", b"a" * 3000)), name="localhost/group/one:1")
+    image(made.store, tar(member("b", b"b")), name="localhost/two")
+    made.store.tag("example.com/group/one:2", made.store.find("localhost/group/one:1").digest)  # type: ignore[union-attr]
+    yield made
+    made.close()
+
+
+def verb(engine: Engine, *words: str) -> str:
+    return str(VERBS[words[0]](engine, words[1:]))
+
+
+def fails(engine: Engine, *words: str) -> str:
+    with pytest.raises(CtrtError) as caught:
+        verb(engine, *words)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_images(own: Engine) -> None:
+    one, two = own.store.find("localhost/group/one:1"), own.store.find("localhost/two")
+    assert one is not None
+    assert two is not None
+    template = "{{.Repository}}|{{ .Tag }}"
+    rows = ["example.com/group/one|2", "localhost/group/one|1", "localhost/two|latest"]
+
+    def shown(*words: str) -> list[str]:
+        text = verb(own, "images", "--format", template, *words)
+        return text.split("\n") if text else []
+
+    assert shown() == rows
+    assert shown("one:1") == shown("localhost/group/one") == [rows[1]]
+    assert shown("one") == shown("-f", "reference=*one*") == rows[:2]
+    assert shown(one.id[7:19]) == rows[:2]
+    assert shown("--filter", f"id={two.id[7:10]}") == [rows[2]]
+    assert shown("--filter", "label=x") == []
+    assert shown("--filter", "dangling=true") == []
+    assert shown("--sort=size") == [rows[2], *rows[:2]]
+    own.store.remember("key", one.digest)
+    assert [row["Names"] for row in json.loads(verb(own, "images", "-a", "--format=json"))] == [
+        ["example.com/group/one:2"], ["localhost/group/one:1"], ["localhost/two:latest"], [],
+    ]  # fmt: skip
+    assert verb(own, "images", "-aq", "--no-trunc").split("\n") == [one.id[7:], two.id[7:]]
+    assert verb(own, "images", "-n", "two").split()[:2] == ["localhost/two:latest", two.id[7:19]]
+    table = verb(own, "images", "--format", r"table {{.ID}}\t{{.Size}}", "two")
+    assert [line.split()[0] for line in table.split("\n")] == ["ID", two.id[7:19]]
+    assert fails(own, "images", "nothing") == (
+        "there is no image nothing in the store; see: ctrt images"
+    )
+    assert "there is no field Nix; there are Repository, Tag" in fails(
+        own, "images", "--format={{.Nix}}"
+    )
+    assert "knows {{.FIELD}} and {{json .FIELD}}, not {{range .}}" in fails(
+        own, "images", "--format={{range .}}"
+    )
+    assert "--filter 'until=1h' is not known" in fails(own, "images", "-f", "until=1h")
+
+
+def test_inspect_history_and_df(own: Engine) -> None:
+    name = "localhost/group/one:1"
+    one = own.store.find(name)
+    assert one is not None
+    words = ["image", "inspect", "-f", "{{.Id}} {{json .Config.Cmd}} {{.Config.Env}}", name]
+    assert verb(own, *words) == f'{one.id[7:]} ["/bin/sh"] [PATH=/bin]'
+    assert verb(own, "history", "-q", "--no-trunc", name) == one.layers[0].digest
+    assert verb(own, "history", "--format", "{{.ID}}", name) == one.layers[0].digest[7:19]
+    assert verb(own, "df", "--format", "{{.Type}}={{.Total}}").startswith("images=3\n")
+
+
+def test_rmi_and_prune(own: Engine) -> None:
+    assert "no image none" in fails(own, "rmi", "two", "none")
+    assert own.store.find("localhost/two") is not None, "nothing is done by halves"
+    assert verb(own, "rmi", "-f", "none", "two") == "two"
+    assert verb(own, "rmi", "--ignore", "none") == ""
+    assert fails(own, "rmi") == "rmi: expected IMAGE..., or --all"
+    assert verb(own, "rmi", "-a").split("\n") == [
+        "example.com/group/one:2", "localhost/group/one:1",
+    ]  # fmt: skip
+    assert own.store.images() == []
+    assert "removed" in verb(own, "prune", "-a", "-f")
+
+
+def ctrt(engine: Engine, *words: str, given: bytes = b"") -> bytes:
+    done = subprocess.run(
+        [sys.executable, "-c", COMMAND, *words], input=given, capture_output=True, check=False,
+        env={**os.environ, "PYTHONPATH": PACKAGES, "CTRT_ROOT": engine.root},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_pipes(own: Engine, tmp_path: Path) -> None:
+    other = Engine(str(tmp_path / "other"))
+    try:
+        saved = ctrt(own, "save", "localhost/two")
+        assert ctrt(other, "load", given=saved) == b"localhost/two:latest\n"
+        assert other.store.find("localhost/two").id == own.store.find("localhost/two").id  # type: ignore[union-attr]
+        exported = ctrt(own, "export", "localhost/two")
+        assert exported.endswith(bytes(1024)), "no line more than the archive"
+        assert ctrt(own, "rmi", "-f", "nothing") == b""
+        assert os.listdir(own.store.path("tmp")) == []
+    finally:
+        other.close()
+
+
+def test_without_a_file_or_a_pipe_it_is_said(own: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", io.StringIO())
+    monkeypatch.setattr(sys, "stdout", io.StringIO())
+    assert fails(own, "save", "two").startswith("save: where to? name a file")
+    assert fails(own, "load").startswith("load: which file?")
+
+
+def test_save_as_directories(own: Engine, tmp_path: Path) -> None:
+    needs("skopeo")
+    for form, kind in (("oci-dir", "oci"), ("docker-dir", "dir")):
+        assert verb(own, "save", "-q", "--format", form, "-o", f"{tmp_path}/{form}", "two") == ""
+        said = json.loads(run("skopeo", "inspect", f"{kind}:{tmp_path}/{form}"))
+        assert said["Digest"] == own.store.find("localhost/two").digest  # type: ignore[union-attr]
+
+
+def test_load_takes_all_that_an_archive_has(own: Engine, tmp_path: Path, podman: list[str]) -> None:
+    names = ["localhost/group/one:1", "localhost/two:latest"]
+    for name in names:
+        identity = run(*podman, "pull", "-q", f"oci:{own.store.root}:{name}").strip()
+        run(*podman, "tag", identity, name)
+    run(*podman, "save", "-q", "-m", "-o", f"{tmp_path}/both.tar", *names)
+    run(*podman, "rmi", "-f", *names)
+    other = Engine(str(tmp_path / "other"))
+    try:
+        said = verb(other, "load", "-q", "-i", f"{tmp_path}/both.tar").split("\n")
+        assert sorted(said) == names
+        found = {each.reference: each.id for each in other.store.images()}
+        assert found == {name: own.store.find(name).id for name in names}  # type: ignore[union-attr]
+    finally:
+        other.close()
+
+
+def test_zstd_layers_become_plain_in_a_docker_archive(tmp_path: Path) -> None:
+    needs("skopeo", "zstd")
+    store = Store(str(tmp_path / "store"))
+    made = image(store, tar(member("f", os.urandom(300_000))), name="localhost/x")
+    run("skopeo", "copy", "-q", "--dest-compress-format=zstd", "--dest-compress",
+        f"oci:{store.root}:localhost/x:latest", f"dir:{tmp_path}/zstd")  # fmt: skip
+    engine = Engine(str(tmp_path / "other"))
+    try:
+        packed = pull(engine.store, f"dir:{tmp_path}/zstd")
+        assert packed.layers[0].media_type.endswith("zstd")
+        verb(engine, "save", "-o", f"{tmp_path}/plain.tar", packed.reference)
+        said = json.loads(run("skopeo", "inspect", f"docker-archive:{tmp_path}/plain.tar"))
+        assert said["Layers"] == [made.layers[0].diff_id]
+    finally:
+        engine.close()
+
+
+def test_import_changes_the_configuration(own: Engine, tmp_path: Path) -> None:
+    (tmp_path / "root.tar").write_bytes(tar(member("bin/", kind="dir"), member("bin/sh", b"#!")))
+    verb(own, "import", "-c", "CMD /bin/sh -l", "--change", 'ENTRYPOINT=["/bin/x"]', "-c",
+         "ENV A=1 B=2", "-c", "LABEL l=v", "-c", "EXPOSE 80", "-c", "WORKDIR /w", "-c", "USER 5",
+         "-m", "why", str(tmp_path / "root.tar"), "localhost/made")  # fmt: skip
+    made = own.store.find("localhost/made")
+    assert made is not None
+    process = made.config["config"]
+    assert process["Cmd"] == ["/bin/sh", "-c", "/bin/sh -l"]
+    assert process["Entrypoint"] == ["/bin/x"]
+    assert process["Env"][-2:] == ["A=1", "B=2"]
+    assert (process["Labels"], process["User"]) == ({"l": "v"}, "5")
+    assert (process["ExposedPorts"], process["WorkingDir"]) == ({"80/tcp": {}}, "/w")
+    assert made.config["history"][-1]["comment"] == "why"
+    archive = str(tmp_path / "root.tar")
+    assert fails(own, "import", "-c", "RUN x", archive, "localhost/no").startswith(
+        "--change takes CMD, ENTRYPOINT, "
+    )
+    assert own.store.find("localhost/no") is None
+    assert "CPOY" in fails(own, "import", "-c", "CPOY x", archive, "localhost/no")
