@@ -16,3 +16,10 @@ def size_text(number: int) -> str:
             break
         value /= 1000
     return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
+
+
+def visible(text: str) -> str:
+    """The text without what would move a cursor, hide, or not encode: those come from outside."""
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text)

@@ -11,6 +11,7 @@ from __future__ import annotations
 from ctrt.draw._caps import capabilities
 from ctrt.draw._cgroups import cgroups
 from ctrt.draw._chain import chain
+from ctrt.draw._changed import changed
 from ctrt.draw._difference import difference
 from ctrt.draw._ids import ids
 from ctrt.draw._layers import layers
@@ -28,6 +29,7 @@ __all__ = [
     "capabilities",
     "cgroups",
     "chain",
+    "changed",
     "container",
     "difference",
     "ids",

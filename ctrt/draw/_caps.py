@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from ctrt.draw._cap_words import FAMILIES, MEANINGS
 from ctrt.draw._measure import cells as columns_of
-from ctrt.draw._measure import visible, width
+from ctrt.draw._measure import width
 from ctrt.draw._scene import Cell, Column, Detail, Edge, Node, Picture, Raw, Row, Scene
 from ctrt.draw._sheet import HEAD_SIZE, MARGIN, ROW_SIZE, SUB_SIZE, Sheet, tidy
 from ctrt.draw._text import Block, Line
 from ctrt.linux.capabilities import NAMES
+from ctrt.words import visible
 
 if TYPE_CHECKING:
     from collections.abc import Callable

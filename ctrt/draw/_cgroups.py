@@ -9,12 +9,12 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, NamedTuple
 
-from ctrt.draw._measure import fit, visible, width
+from ctrt.draw._measure import fit, width
 from ctrt.draw._scene import Column, Detail, Edge, Node, Picture, Raw, Row, Scene
 from ctrt.draw._sheet import LABEL_SIZE, LONGEST, MARGIN, SUB_SIZE, Sheet, tidy
 from ctrt.draw._text import Block, Line
 from ctrt.observe import Unknown
-from ctrt.words import plural
+from ctrt.words import plural, visible
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -77,6 +77,8 @@ def cgroups(
     for number, note in enumerate(notes, 1):
         sheet.text(f"note:{number}", MARGIN, bottom + 8, note)
         bottom += 26
+    wide = max(wide, heading.nodes[0].w) + 2 * MARGIN
+    bottom = sheet.legend(bottom, wide)
     lines = tuple(
         Line(entry.depth + 1, (entry.label, entry.limits, entry.use, entry.processes, entry.notes))
         for entry in entries
@@ -86,7 +88,7 @@ def cgroups(
         "cgroups",
         title,
         _sentence(forest, entries),
-        tidy(max(wide, heading.nodes[0].w) + 2 * MARGIN),
+        tidy(wide),
         tidy(bottom + MARGIN),
         tuple(Column(name, name.capitalize()) for name in columns),
         tuple(

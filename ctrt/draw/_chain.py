@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from ctrt.draw._cap_words import MEANINGS
 from ctrt.draw._caps import MARKS, Entry, families, matrix, short
-from ctrt.draw._measure import fit, visible, width
+from ctrt.draw._measure import fit, width
 from ctrt.draw._scene import Cell, Column, Detail, Edge, Node, Picture, Raw, Row, Scene
 from ctrt.draw._sheet import (
     CHIP,
@@ -29,6 +29,7 @@ from ctrt.draw._sheet import (
 )
 from ctrt.draw._text import Block, Line
 from ctrt.linux.namespaces import INITIAL
+from ctrt.words import visible
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import re
 from typing import TYPE_CHECKING
 
 from ctrt.draw import _labels as labels
-from ctrt.draw._measure import fit, visible, width
-from ctrt.draw._scene import Cell, Column, Detail, Node, Picture, Row, Scene
+from ctrt.draw._measure import fit, width
+from ctrt.draw._scene import Cell, Column, Detail, Node, Picture, Raw, Row, Scene
 from ctrt.draw._sheet import HEAD_SIZE, MARGIN, ROW_SIZE, Sheet, tidy
 from ctrt.draw._text import Block, Line
-from ctrt.words import plural
+from ctrt.words import plural, visible
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,6 +22,9 @@ _ROOM = (260.0, 300.0, 300.0)
 _LINE = 26.0
 _STEP = 24.0
 _MOST = 400
+_MOST_RAW = 40
+_MOST_NAMES = 4
+_FEW = 3
 _NUMBER = re.compile(r":\[\d+\]")
 _GROUP = re.compile(r" (shared|master):\d+")
 _KINDS = {
@@ -31,6 +35,7 @@ _KINDS = {
     "credential": ("credentials", "credentials(7)", "cat /proc/PID/status"),
     "id map": ("id maps", "user_namespaces(7)", "cat /proc/PID/uid_map"),
     "cgroup": ("cgroups", "cgroups(7)", "cat /proc/PID/cgroup"),
+    "path": ("paths", "mount_namespaces(7)", "nsenter -t PID -m findmnt"),
     "holder": ("what keeps namespaces", "namespaces(7)", "lsns"),
 }
 
@@ -49,6 +54,7 @@ def difference(
     """
     title = visible(title or f"From {before} to {after}")
     grouped: dict[str, list[Change]] = {}
+    counts: dict[str, int] = {}
     for change in changes[:_MOST]:
         grouped.setdefault(change.kind, []).append(change)
     heads = ("What", before, after)
@@ -57,12 +63,20 @@ def difference(
         word, man, command = _KINDS.get(kind, (kind, "proc(5)", ""))
         about = Detail(f"{plural(len(found), 'change')} of {word}.", (), man, command)
         table.append((kind, None, 0, (f"{word} ({len(found)})", "", ""), "", about))
-        for number, change in enumerate(found, 1):
-            cells = (change.what, _value(change, 0, ids), _value(change, 1, ids))
-            said = {"+": "Only in", "-": "Only in", "~": "Not the same in"}[change.sign]
-            where = {"+": after, "-": before, "~": f"{before} and {after}"}[change.sign]
-            detail = Detail(visible(f"{change.what}: {said.lower()} {where}."), (), man, command)
-            table.append((f"{kind}:{number}", kind, 1, cells, change.sign, detail))
+        for number, alike in enumerate(_alike(found, ids), 1):
+            first = alike[0]
+            label = _label(alike)
+            cells = (label, _value(first, 0, ids), _value(first, 1, ids))
+            said = {"+": "Only in", "-": "Only in", "~": "Not the same in"}[first.sign]
+            where = {"+": after, "-": before, "~": f"{before} and {after}"}[first.sign]
+            raw = tuple(
+                Raw(command, visible(f"{change.what}: {values}"))
+                for change in alike[:_MOST_RAW]
+                if (values := _whole(change, ids))
+            )
+            detail = Detail(visible(f"{label}: {said.lower()} {where}."), raw, man, command)
+            table.append((f"{kind}:{number}", kind, 1, cells, first.sign, detail))
+            counts[f"{kind}:{number}"] = len(alike)
     notes = []
     if not changes:
         notes.append("Nothing differs.")
@@ -86,7 +100,7 @@ def difference(
         tidy(y + MARGIN),
         tuple(Column(f"c{number}", visible(head)) for number, head in enumerate(heads)),
         tuple(
-            Row(name, parent, "note", tuple(map(visible, cells)), sign)
+            Row(name, parent, "note", tuple(map(visible, cells)), sign, counts.get(name, 1))
             for name, parent, _, cells, sign, _ in table
         ),
         (*heading.nodes, *sheet.nodes),
@@ -97,7 +111,49 @@ def difference(
     return Picture(scene, (Block(title), Block("", upper if table else (), lines, tuple(notes))))
 
 
+def _alike(changes: Sequence[Change], ids: bool) -> list[list[Change]]:
+    """The changes, those of mounts and of sets that say the same put together."""
+    together: dict[tuple[str, ...], list[Change]] = {}
+    for change in changes:
+        face: tuple[str, ...] = (change.sign, _whole(change, ids))
+        if ids or change.kind not in ("mount", "capability"):
+            face = (*face, change.what)
+        together.setdefault(face, []).append(change)
+    found: list[list[Change]] = []
+    for members in together.values():
+        if members[0].kind == "mount" and len(members) < _FEW:
+            found += [[member] for member in members]
+        else:
+            found.append(members)
+    place = {id(change): number for number, change in enumerate(changes)}
+    return sorted(found, key=lambda members: place[id(members[0])])
+
+
+def _label(alike: Sequence[Change]) -> str:
+    """What a row is about: the thing, or how many things."""
+    names = [change.what for change in alike]
+    if len(names) == 1:
+        return names[0]
+    if alike[0].kind != "mount":
+        return ", ".join(names)
+    above = os.path.commonpath(names) if all(name.startswith("/") for name in names) else "/"
+    return plural(len(names), "mount") + (f" below {above}" if above != "/" else "")
+
+
 def _value(change: Change, side: int, ids: bool) -> str:
+    """One side's value in a cell: of many capabilities how many."""
+    value = _told(change, side, ids)
+    if change.kind == "capability" and value.count(", ") >= _MOST_NAMES:
+        return f"{value.count(', ') + 1} capabilities"
+    return value
+
+
+def _whole(change: Change, ids: bool) -> str:
+    """Both values."""
+    return " → ".join(filter(None, (_told(change, 0, ids), _told(change, 1, ids))))
+
+
+def _told(change: Change, side: int, ids: bool) -> str:
     """One side's value, by default without what differs from one run to the next."""
     value = (change.before, change.after)[side]
     if ids or not value:
@@ -107,9 +163,15 @@ def _value(change: Change, side: int, ids: bool) -> str:
         # File system type, options, propagation; the source may be a path of the host.
         return visible(_GROUP.sub("", " ".join(words[:1] + words[2:])))
     if change.kind == "namespace":
-        return "its own" if _NUMBER.search(value) and side else _NUMBER.sub("", value)
+        if value.endswith("of the host"):
+            return "the host's"
+        return "its own" if _NUMBER.search(value) else visible(value)
     if change.kind == "cgroup":
-        return "…"
+        return "/" if value == "/" else "…"
+    if change.what in ("pid", "parent") and not side:
+        return "a number of the host" if value != "0" else value
+    if change.kind == "path" and not side:
+        return "a path of the host"
     return visible(_NUMBER.sub("", value))
 
 
@@ -139,7 +201,7 @@ def _draw(
         x = lefts[0] + depth * _STEP
         label = fit(visible(cells[0]), lefts[1] - 20 - x, ROW_SIZE, mono=True)
         if sign:
-            sheet.text(f"sign:{name}", tidy(x - 16), tidy(y + 5), sign)
+            sheet.text(f"sign:{name}", tidy(x - 16), tidy(y + 5), sign, "sign")
         sheet.nodes.append(
             Node(
                 name, parent, "note", "row", tidy(x), tidy(y), tidy(right - x), _LINE,

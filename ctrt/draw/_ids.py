@@ -11,13 +11,13 @@ from math import log2
 from typing import TYPE_CHECKING, NamedTuple
 
 from ctrt.draw import _labels as labels
-from ctrt.draw._measure import visible, width
+from ctrt.draw._measure import width
 from ctrt.draw._scene import Column, Detail, Edge, Node, Picture, Raw, Row, Scene
 from ctrt.draw._sheet import BOX_SIZE, LABEL_SIZE, MARGIN, SUB_SIZE, Sheet, tidy
 from ctrt.draw._text import Block, Line
 from ctrt.linux.processes import IdRange
 from ctrt.observe import Unknown, compose
-from ctrt.words import plural
+from ctrt.words import plural, visible
 
 if TYPE_CHECKING:
     from ctrt.observe import Snapshot
@@ -79,11 +79,13 @@ def ids(snapshot: Snapshot, *, title: str | None = None, ids: bool = False) -> P
         wide = max(wide, sheet.text(f"note:{number}", MARGIN, y, note, "head").w + 2 * MARGIN)
         y += 18
     blocks[-1] = blocks[-1]._replace(notes=tuple(notes))
+    wide = max(wide, 480.0)
+    y = sheet.legend(y - 14, wide)
     scene = Scene(
         "ids",
         title,
         _sentence(levels),
-        tidy(max(wide, 480.0)),
+        tidy(wide),
         tidy(y + MARGIN - 6),
         (
             Column("inside", "Inside"),

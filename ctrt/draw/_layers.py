@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from ctrt.draw._measure import fit, visible
+from ctrt.draw._measure import fit
 from ctrt.draw._measure import width as text_width
 from ctrt.draw._scene import Cell, Column, Detail, Node, Picture, Raw, Row, Scene
 from ctrt.draw._sheet import BOX_SIZE, HEAD_SIZE, MARGIN, ROW_SIZE, SUB_SIZE, Sheet, cell, tidy
 from ctrt.draw._text import Block, Line
-from ctrt.words import plural, size_text
+from ctrt.words import plural, size_text, visible
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

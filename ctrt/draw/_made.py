@@ -81,9 +81,10 @@ def _words(call: Call) -> list[str]:
     if name in ("mask", "read_only"):
         kind = "hidden" if name == "mask" else "read-only"
         return [f"{kind}: {_enumerated(list(a[0]))}"]
-    if name in ("bind_as_caller", "bind_cgroup"):
-        count = len(a[0]) if name == "bind_as_caller" else 1
-        return [f"{plural(count, 'mount')}, not yet attached"]
+    if name == "bind_cgroup":
+        return ["1 mount, not yet attached"]
+    if name == "sources_as_caller":
+        return [f"{plural(len(a[0]), 'source')} of mounts, opened"]
     if name == "propagation":
         kind = next((word for flag, word in _TYPES.items() if a[1] & flag), "")
         return [f"every mount is {kind}"] if kind and a[0] == "/" else []

@@ -25,13 +25,6 @@ _MONO = 0.61
 _OTHER = 1.0
 
 
-def visible(text: str) -> str:
-    """The text without what would move a cursor, hide, or not encode: those come from outside."""
-    if text.isprintable():
-        return text
-    return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text)
-
-
 def cells(text: str) -> int:
     """The columns that a text takes in a terminal: two for wide characters, none for marks."""
     if text.isascii():

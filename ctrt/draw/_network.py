@@ -10,12 +10,12 @@ import re
 from typing import TYPE_CHECKING, NamedTuple
 
 from ctrt.draw import _labels as labels
-from ctrt.draw._measure import visible, width
+from ctrt.draw._measure import width
 from ctrt.draw._scene import Column, Detail, Edge, Node, Picture, Raw, Row, Scene
 from ctrt.draw._sheet import BOX_SIZE, CHIP, MARGIN, PAD, SUB_SIZE, Sheet, chip, tidy
 from ctrt.draw._text import Block, Line
 from ctrt.observe import Unknown
-from ctrt.words import plural
+from ctrt.words import plural, visible
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -89,6 +89,8 @@ def network(
     for number, note in enumerate(notes, 1):
         wide = max(wide, MARGIN + sheet.text(f"note:{number}", MARGIN, bottom + 10, note).w)
         bottom += 28
+    wide = max(wide, MARGIN + heading.nodes[0].w, 460.0) + MARGIN
+    bottom = sheet.legend(bottom, wide)
     lines = []
     for side in shown:
         lines.append(Line(0, (side.name, "", "", side.words)))
@@ -107,7 +109,7 @@ def network(
         "network",
         title,
         _sentence(shown, ends, notes),
-        tidy(max(wide, MARGIN + heading.nodes[0].w, 460.0) + MARGIN),
+        tidy(wide),
         tidy(bottom + MARGIN),
         tuple(Column(key, head) for key, head in zip(columns, heads, strict=True)),
         tuple(sheet.rows),

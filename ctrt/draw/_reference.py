@@ -11,10 +11,11 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, NamedTuple
 
-from ctrt.draw._measure import visible, width
+from ctrt.draw._measure import width
 from ctrt.draw._scene import Column, Detail, Edge, Picture, Raw, Row, Scene
 from ctrt.draw._sheet import MARGIN, PILL, SUB_SIZE, TITLE_SIZE, Sheet, chip, pill, tidy
 from ctrt.draw._text import Block, Line
+from ctrt.words import visible
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

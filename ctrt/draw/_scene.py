@@ -11,7 +11,8 @@ here once, and every renderer follows it:
 - hexagon: a peer group's number
 - segment: a piece of a ruler, its label in the middle
 - trapezoid: a cgroup, label and `sub`
-- text: words without a border; `code` is "title", "heading", "head" (of a column) or ""
+- text: words without a border; `code` is "title", "heading", "head" (of a column), "sign" (of a
+  difference) or ""
 """
 
 from __future__ import annotations

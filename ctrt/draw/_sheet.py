@@ -18,6 +18,13 @@ TITLE_SIZE = 18.0
 HEAD_SIZE = 11.0
 LONGEST = 280.0
 WIDEST = 2 * LONGEST + 64
+_BORDERS = {
+    "dashed": "dashed border: the machine's first namespace",
+    "double": "double border: less privileged than where it comes from",
+    "dotted": "dotted border: could not be read",
+}
+_HEXAGON = "hexagon: a peer group, dashed where it is only received from"
+_LOCKED = "locked: cannot be unmounted alone, since more privileged namespaces have it too"
 
 
 class Sheet:
@@ -52,6 +59,29 @@ class Sheet:
             self.nodes.append(item._replace(x=tidy(left), y=tidy(y)))
             left += item.w + GAP
         return y + height if items else y
+
+    def legend(self, bottom: float, wide: float) -> float:
+        """Say below everything what borders, hexagons and marks mean, if there are any."""
+        borders = {node.border for node in self.nodes if node.shape not in ("hexagon", "row")}
+        words = [meaning for border, meaning in _BORDERS.items() if border in borders]
+        if any(node.kind == "mount" and "locked" in node.sub.split() for node in self.nodes):
+            words.append(_LOCKED)
+        if any(node.shape == "hexagon" for node in self.nodes):
+            words.append(_HEXAGON)
+        if not words:
+            return bottom
+        bottom += 14
+        lines = [words[0]]
+        for word in words[1:]:
+            longer = f"{lines[-1]}  ·  {word}"
+            if width(longer, HEAD_SIZE) <= wide - 2 * MARGIN:
+                lines[-1] = longer
+            else:
+                lines.append(word)
+        for number, line in enumerate(lines, 1):
+            self.text(f"legend:{number}", MARGIN, tidy(bottom), line, "head")
+            bottom += 17
+        return bottom
 
 
 def pill(

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from ctrt.draw import _labels as labels
 from ctrt.draw._labels import KIND_WORDS
-from ctrt.draw._measure import fit, visible, width
+from ctrt.draw._measure import fit, width
 from ctrt.draw._scene import Detail, Node, Raw, Row
 from ctrt.draw._sheet import (
     BOX_SIZE,
@@ -24,7 +24,7 @@ from ctrt.draw._sheet import (
 from ctrt.draw._text import Block, Line
 from ctrt.linux.namespaces import KINDS
 from ctrt.observe import Unknown
-from ctrt.words import plural
+from ctrt.words import plural, visible
 
 if TYPE_CHECKING:
     from ctrt.observe import Fellow, Snapshot

@@ -9,11 +9,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from ctrt.draw import _labels as labels
-from ctrt.draw._measure import visible, width
+from ctrt.draw._measure import width
 from ctrt.draw._scene import Column, Detail, Edge, Node, Picture, Raw, Row, Scene
 from ctrt.draw._sheet import BOX_SIZE, CHIP, MARGIN, PAD, SUB_SIZE, Sheet, chip, pill, tidy
 from ctrt.draw._text import Block, Line
-from ctrt.words import plural
+from ctrt.words import plural, visible
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -9,18 +9,22 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from ctrt.draw import _labels as labels
+from ctrt.draw._changed import changed
 from ctrt.draw._made import Made, made
-from ctrt.draw._measure import fit, visible, width, wrapped
+from ctrt.draw._measure import fit, width, wrapped
 from ctrt.draw._scene import Column, Detail, Edge, Node, Picture, Raw, Row, Scene
 from ctrt.draw._sheet import CHIP, GAP, LABEL_SIZE, MARGIN, PAD, SUB_SIZE, Sheet, chip, pill, tidy
 from ctrt.draw._text import Block, Line
 from ctrt.runtime.plan import INSIDE, OUTSIDE, describe
-from ctrt.words import plural
+from ctrt.words import plural, visible
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
+    from ctrt.observe import Change
     from ctrt.runtime.plan import Plan, Step
+
+    Hidden = tuple[tuple[str, str], ...]
 
 _LANE = 470.0
 _HEADER = 54.0
@@ -61,27 +65,32 @@ def steps(
     plan: Plan,
     *,
     title: str | None = None,
-    root: str = "",
+    hide: Mapping[str, str] | None = None,
     ids: bool = False,
     all: bool = False,  # noqa: A002
+    changes: Mapping[int, Sequence[Change]] | None = None,
+    at: int = -1,
 ) -> Picture:
     """Draw the plan of a start.
 
-    `root` is the directory of the store, which is shown as ROOT unless `ids` asks for the whole
-    path; `all` shows each step by itself.
+    `hide` are words (a directory of the host, say) with what is shown instead unless `ids` asks
+    for them; `all` shows each step by itself. `changes` are what steps have changed, by their
+    indexes, where the start has been made and looked at: then each step is by itself too. `at` is
+    the index of the step that is to be done next, and is marked.
     """
     title = visible(title or f"The start of {plan.subject}")
-    hidden = "" if ids else root
-    entries = _entries(plan, all)
+    longest_first = sorted((hide or {}).items(), key=lambda pair: -len(pair[0]))
+    hidden = () if ids else tuple((word, shown) for word, shown in longest_first if word)
+    entries = _entries(plan, all or changes is not None)
     heading, sheet = Sheet(), Sheet()
     heading.text("title", MARGIN, 18, title, "title")
-    bottom = _draw(sheet, entries, hidden)
+    bottom = _draw(sheet, entries, hidden, changes, at)
     for number, note in enumerate(plan.notes, 1):
         words = fit(f"note: {_shown(note, hidden)}", 2 * _LANE, SUB_SIZE)
         sheet.text(f"note:{number}", MARGIN, tidy(bottom + 14), words)
         bottom += 22
     lines = tuple(Line(-1, row.cells) for row in sheet.rows)
-    heads = ("Step", "Name", "Where", "Makes")
+    heads = ("Step", "Name", "Where", "Makes", *(() if changes is None else ("Changed",)))
     scene = Scene(
         "steps",
         title,
@@ -121,7 +130,13 @@ def _entries(plan: Plan, everything: bool) -> list[Entry]:
     return entries
 
 
-def _draw(sheet: Sheet, entries: list[Entry], hidden: str) -> float:
+def _draw(
+    sheet: Sheet,
+    entries: list[Entry],
+    hidden: Hidden,
+    changes: Mapping[int, Sequence[Change]] | None,
+    at: int,
+) -> float:
     """The lanes with everything in them; the bottom of them."""
     lefts = {OUTSIDE: MARGIN, INSIDE: MARGIN + _LANE + GAP}
     places = {lane: len(sheet.nodes) + index for index, lane in enumerate(lefts)}
@@ -135,7 +150,8 @@ def _draw(sheet: Sheet, entries: list[Entry], hidden: str) -> float:
             )
         )  # fmt: skip
     columns = {
-        lane: max((_chip(entry).w for entry in entries if entry.where == lane), default=0.0) + PAD
+        lane: max((_chip(entry, at).w for entry in entries if entry.where == lane), default=0.0)
+        + PAD
         for lane in lefts
     }
     y = 58 + _HEADER
@@ -143,10 +159,13 @@ def _draw(sheet: Sheet, entries: list[Entry], hidden: str) -> float:
     for entry in entries:
         x = lefts[entry.where] + PAD
         found = made(entry.steps)
-        drawn = _chip(entry)._replace(x=tidy(x), y=tidy(y))
+        seen = changed((changes or {}).get(entry.number - 1, ()))
+        drawn = _chip(entry, at)._replace(x=tidy(x), y=tidy(y))
         sheet.nodes.append(drawn)
         column = columns[entry.where]
-        bottom = _makes(sheet, entry, found, x + column, y, _LANE - column - 2 * PAD)
+        told = tuple(f"seen: {words}" for words in seen)
+        shown = found._replace(words=(*found.words, *told))
+        bottom = _makes(sheet, entry, shown, hidden, x + column, y, _LANE - column - 2 * PAD)
         if before is not None:
             sheet.edges.append(_line(before, drawn, y))
         sheet.rows.append(
@@ -154,12 +173,18 @@ def _draw(sheet: Sheet, entries: list[Entry], hidden: str) -> float:
                 entry.id,
                 None,
                 "process",
-                (entry.place, entry.label, entry.where, _shown(found.text(), hidden)),
+                (
+                    _mark(entry, at) + entry.place,
+                    entry.label,
+                    entry.where,
+                    _shown(found.text(), hidden),
+                    *(() if changes is None else (_shown("; ".join(seen), hidden),)),
+                ),
                 "",
                 len(entry.steps),
             )
         )
-        sheet.details[entry.id] = _detail(entry, hidden)
+        sheet.details[entry.id] = _detail(entry, hidden, seen)
         before = drawn
         y = max(bottom, y + CHIP) + _BETWEEN
     y += PAD - _BETWEEN
@@ -168,13 +193,21 @@ def _draw(sheet: Sheet, entries: list[Entry], hidden: str) -> float:
     return y
 
 
-def _chip(entry: Entry) -> Node:
+def _mark(entry: Entry, at: int) -> str:
+    """What is done, and what comes next, in a start that waits before the step `at`."""
+    index = entry.number - 1
+    return "" if at < index else "▶ " if at == index else "✓ "
+
+
+def _chip(entry: Entry, at: int) -> Node:
     """The step itself: its number and its name."""
-    label = f"{entry.place} {entry.label}"
+    label = f"{_mark(entry, at)}{entry.place} {entry.label}"
     return chip(entry.id, fit(label, _LONGEST, LABEL_SIZE, mono=True, bold=True), "", entry.where)
 
 
-def _makes(sheet: Sheet, entry: Entry, found: Made, x: float, y: float, room: float) -> float:
+def _makes(
+    sheet: Sheet, entry: Entry, found: Made, hidden: Hidden, x: float, y: float, room: float
+) -> float:
     """What a step makes, beside it; the bottom of that."""
     shapes = [
         pill(f"{entry.id}:{kind}", kind, labels.KIND_WORDS[kind].icon, kind, "", "solid", entry.id)
@@ -182,7 +215,7 @@ def _makes(sheet: Sheet, entry: Entry, found: Made, x: float, y: float, room: fl
     ]
     bottom = sheet.flow(shapes, x, y, room) if shapes else y
     for number, name in enumerate(found.cgroups, 1):
-        label = fit(visible(name), room - 40, LABEL_SIZE, bold=True)
+        label = fit(_shown(name, hidden), room - 40, LABEL_SIZE, bold=True)
         wide = tidy(32 + width(label, LABEL_SIZE, bold=True))
         sheet.nodes.append(
             Node(f"{entry.id}:cgroup:{number}", entry.id, "cgroup", "trapezoid", tidy(x),
@@ -190,7 +223,9 @@ def _makes(sheet: Sheet, entry: Entry, found: Made, x: float, y: float, room: fl
         )  # fmt: skip
         bottom += CHIP
     lines = [
-        line for words in found.words for line in wrapped(visible(words), room, SUB_SIZE, _LINES)
+        line
+        for words in found.words
+        for line in wrapped(_shown(words, hidden), room, SUB_SIZE, _LINES)
     ]
     # One line of words stands in the middle of the chip, several begin at its top.
     top = bottom + (7 if bottom == y and len(lines) < 2 else 0)
@@ -213,15 +248,19 @@ def _line(before: Node, after: Node, y: float) -> Edge:
     return Edge(before.id, after.id, "link", points, "end", dash=True)
 
 
-def _shown(text: str, hidden: str) -> str:
-    return visible(text.replace(hidden, "ROOT") if hidden else text)
+def _shown(text: str, hidden: Hidden) -> str:
+    for word, instead in hidden:
+        text = text.replace(word, instead)
+    return visible(text)
 
 
-def _detail(entry: Entry, hidden: str) -> Detail:
+def _detail(entry: Entry, hidden: Hidden, seen: Sequence[str]) -> Detail:
     first = entry.steps[0]
     meaning = f"{first.why[:1].upper()}{first.why[1:]}."
     if len(entry.steps) == 1 and first.needs:
         meaning += f" It needs {first.needs}."
+    if seen:
+        meaning += f" After it was seen: {_shown('; '.join(seen), hidden)}."
     raw = [
         Raw(step.name, _shown(describe(call), hidden))
         for step in entry.steps

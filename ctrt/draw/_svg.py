@@ -10,7 +10,7 @@ from __future__ import annotations
 from hashlib import blake2s
 from typing import TYPE_CHECKING
 
-from ctrt.draw._measure import visible, width
+from ctrt.draw._measure import width
 from ctrt.draw._sheet import (
     BOX_SIZE,
     HEAD_SIZE,
@@ -20,6 +20,7 @@ from ctrt.draw._sheet import (
     TITLE_SIZE,
     tidy,
 )
+from ctrt.words import visible
 
 if TYPE_CHECKING:
     from ctrt.draw._scene import Edge, Node, Scene
@@ -48,6 +49,7 @@ THEME = {
 }
 """Background, text, quiet text, hairlines, branches of a tree, chips, gained and lost."""
 
+_SIGNS = {"+": "good", "-": "bad", "~": "uts"}
 _SANS = "system-ui,-apple-system,'Segoe UI',Roboto,'Helvetica Neue',Arial,sans-serif"
 _MONO = "ui-monospace,SFMono-Regular,Menlo,Consolas,'DejaVu Sans Mono',monospace"
 _TINT = 0.07
@@ -351,6 +353,7 @@ def _text(node: Node) -> list[str]:
         "title": "title f-ink",
         "heading": "box f-ink",
         "head": "head f-quiet",
+        "sign": f"sub f-{_SIGNS.get(node.label, 'quiet')}",
     }.get(node.code, "sub f-quiet")
     size = {"title": TITLE_SIZE, "heading": BOX_SIZE, "head": HEAD_SIZE}.get(node.code, SUB_SIZE)
     return [_say(node.x, node.y + size * 1.1, node.label, classes)]

@@ -11,7 +11,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, NamedTuple
 
 from ctrt.draw import _labels as labels
-from ctrt.draw._measure import fit, visible, width
+from ctrt.draw._measure import fit, width
 from ctrt.draw._scene import Column, Detail, Node, Picture, Row, Scene
 from ctrt.draw._sheet import (
     BOX_SIZE,
@@ -31,7 +31,7 @@ from ctrt.draw._sheet import (
 from ctrt.draw._text import Block, Line
 from ctrt.linux.namespaces import KINDS
 from ctrt.observe import Unknown
-from ctrt.words import plural
+from ctrt.words import plural, visible
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -112,12 +112,14 @@ def system(
     for number, note in enumerate(notes, 1):
         wide = max(wide, MARGIN + sheet.text(f"note:{number}", MARGIN, y, visible(note)).w)
         y += 20
+    wide = max(wide, MARGIN + heading.nodes[0].w, 460.0) + MARGIN
+    y = sheet.legend(y - _BETWEEN, wide)
     scene = Scene(
         "system",
         title,
         _sentence(seen),
-        tidy(max(wide, MARGIN + heading.nodes[0].w, 460.0) + MARGIN),
-        tidy(y + MARGIN - _BETWEEN),
+        tidy(wide),
+        tidy(y + MARGIN),
         (Column("name", "Namespace"), Column("own", "Own namespaces"), Column("whose", "Whose")),
         tuple(sheet.rows),
         (*heading.nodes, *sheet.nodes),
@@ -365,7 +367,7 @@ def _box(
     box = Node(
         name, parent, "user", "container", tidy(x), tidy(y), 0, 0, icon=word.icon, code="user",
         label=_title(nest), sub=visible(fit(nest.words, 2 * LONGEST, SUB_SIZE)),
-        border="dotted" if dotted else "dashed" if nest.initial else "solid",
+        border="dotted" if dotted else "dashed" if nest.initial else "double",
     )  # fmt: skip
     sheet.nodes.append(box)
     right = x + 46 + width(box.label, BOX_SIZE, bold=True) + 12 + width(box.sub, SUB_SIZE)
@@ -378,7 +380,16 @@ def _box(
         )
         sheet.nodes.append(drawn)
         pills = [
-            pill(f"{key}:{kind}", kind, labels.KIND_WORDS[kind].icon, kind, "", "solid", key)
+            pill(
+                f"{key}:{kind}",
+                kind,
+                labels.KIND_WORDS[kind].icon,
+                kind,
+                "",
+                # Made there, its mounts are copies that it may do less with.
+                "double" if kind == "mnt" and box.border == "double" else "solid",
+                key,
+            )
             for kind in group.apart
         ]
         start = drawn.x + drawn.w + GAP

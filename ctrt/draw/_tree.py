@@ -7,16 +7,16 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
 from ctrt.draw import _labels as labels
-from ctrt.draw._measure import fit, visible, width
+from ctrt.draw._measure import fit, width
 from ctrt.draw._scene import Detail, Edge, Node, Raw, Row
 from ctrt.draw._sheet import HEAD_SIZE, ROW_SIZE, Sheet, cell, tidy
 from ctrt.draw._text import Block, Line
-from ctrt.observe import Unknown, tree
-from ctrt.words import plural
+from ctrt.observe import Snapshot, Unknown, tree
+from ctrt.words import plural, visible
 
 if TYPE_CHECKING:
     from ctrt.linux.mountinfo import Mount
-    from ctrt.observe import Snapshot
+    from ctrt.observe import Mounted
 
 HEADS = ("Target", "Type", "Source", "Flags", "Propagation")
 # Widths beyond which a column's text loses its middle: target, type, source, flags, propagation.
@@ -58,7 +58,7 @@ class Part:
 
     def __init__(
         self,
-        snapshot: Snapshot,
+        snapshot: Snapshot | Mounted,
         ids: bool,
         everything: bool,
         *,
@@ -66,12 +66,21 @@ class Part:
         prefix: str = "",
         called: str = "",
         without: frozenset[int] = frozenset(),
+        locked: frozenset[int] = frozenset(),
     ) -> None:
         """`numbers` and `prefix` are for a second tree in a picture: its groups go on counting.
 
-        `called` is whose the mounts are, and `without` those that are not to be drawn.
+        `called` is whose the mounts are (to be told where no process's they are), `without` those
+        that are not to be drawn, and `locked` those that cannot be unmounted alone.
         """
+        if not called and isinstance(snapshot, Snapshot):
+            called = labels.name(snapshot, "mnt", ids)
         self.called = called
+        self.locked = locked
+        self.place, self.command = "statmount(2)", "nsenter --mount=PATH findmnt"
+        if isinstance(snapshot, Snapshot):
+            proc = snapshot.pid if ids else "PID"
+            self.place, self.command = f"/proc/{proc}/mountinfo", f"findmnt -N {proc}"
         self.snapshot = snapshot
         self.prefix = prefix
         self.ids = ids
@@ -112,7 +121,8 @@ class Part:
                 if mount.id not in parents and mount.id not in self.snapshot.covered:
                     what = _class(mount)
                     if what:
-                        alike.setdefault((mount.parent, what, mount.propagation), []).append(mount)
+                        key = (mount.parent, what, mount.propagation, mount.id in self.locked)
+                        alike.setdefault(key, []).append(mount)
             small = len(walk) - sum(len(found) - 1 for found in alike.values()) <= _MOST_ROWS
             taken = {mount.id for found in alike.values() for mount in found}
             more: dict[tuple[object, ...], list[Mount]] = {}
@@ -122,8 +132,8 @@ class Part:
                     and mount.id not in self.snapshot.covered
                     and mount.id not in taken
                 ):
-                    key = (mount.parent, mount.fstype, mount.propagation, self._flags(mount))
-                    more.setdefault(key, []).append(mount)
+                    face = (mount.parent, mount.fstype, mount.propagation, self._flags(mount))
+                    more.setdefault(face, []).append(mount)
             alike.update((key, f) for key, f in more.items() if not small or len(f) >= _MANY)
         together = {
             mount.id: found for found in alike.values() if len(found) > 1 for mount in found
@@ -168,7 +178,9 @@ class Part:
         above = next((m.target for m in self.mounts if m.id == found[0].parent), "/")
         below = [mount.target.removeprefix(above).lstrip("/") for mount in found[:_MOST_NAMES]]
         listed = ", ".join(below) + (", …" if len(found) > _MOST_NAMES else "")
-        flags = "" if what in ("masked", "device", "read-only") else self._flags(found[0])
+        flags = self._flags(found[0])
+        if what in ("masked", "device", "read-only"):
+            flags = "locked" if found[0].id in self.locked else ""
         # Numbers of groups would differ within the row, so only the kind of propagation is told.
         propagation = found[0].propagation
         return Entry(
@@ -202,7 +214,10 @@ class Part:
 
     def _flags(self, mount: Mount) -> str:
         flags = ["ro"] if mount.read_only else []
-        return " ".join(flags + [flag for flag in _SHOWN_FLAGS if flag in mount.options])
+        flags += [flag for flag in _SHOWN_FLAGS if flag in mount.options]
+        if mount.id in self.locked:
+            flags.append("locked")
+        return " ".join(flags)
 
     def _propagation(self, mount: Mount) -> str:
         """The optional fields in the kernel's words, and what they mean for the host."""
@@ -279,8 +294,7 @@ class Part:
         """What is drawn, in one line."""
         if self.unknown:
             return f"Mounts: could not be read ({self.unknown})"
-        name = self.called or labels.name(self.snapshot, "mnt", self.ids)
-        words = f"Mounts of {name}: {len(self.mounts)}"
+        words = f"Mounts of {self.called}: {len(self.mounts)}"
         if self.mounts and all(mount.propagation == "private" for mount in self.mounts):
             words += ", all private"
         return words
@@ -398,21 +412,22 @@ class Part:
 
     def _detail(self, entry: Entry) -> Detail:
         mount = entry.members[0]
-        proc = self.snapshot.pid if self.ids else "PID"
         if len(entry.members) > 1:
             meaning = f"{entry.target[:1].upper()}{entry.target[1:]}: {entry.source}."
         else:
             meaning = f"{mount.fstype} at {mount.target}: {_PROPAGATION[mount.propagation]}"
         if entry.covered:
             meaning += " Another mount covers it, so no path leads to it."
+        if mount.id in self.locked:
+            meaning += " It came with others from a more privileged namespace, so it is locked:"
+            meaning += " it cannot be unmounted, or made writable, alone."
         return Detail(
             visible(meaning),
             tuple(
-                Raw(f"/proc/{proc}/mountinfo", visible(self._line(mount)))
-                for mount in entry.members[:_MOST_NAMES]
+                Raw(self.place, visible(self._line(mount))) for mount in entry.members[:_MOST_NAMES]
             ),
             "mount_namespaces(7)" if mount.propagation != "private" else "proc_pid_mountinfo(5)",
-            f"findmnt -N {proc} -o TARGET,SOURCE,FSTYPE,OPTIONS,PROPAGATION",
+            f"{self.command} -o TARGET,SOURCE,FSTYPE,OPTIONS,PROPAGATION",
         )
 
     def _group_detail(self, group: int, rows: list[tuple[int, str]]) -> Detail:
@@ -425,16 +440,15 @@ class Part:
             words.append(f"{labels.enumerated(slaves)} receives them, and sends none back.")
         if group in self.snapshot.host_groups:
             words.append("The host's mount namespace is in the group as well.")
-        proc = self.snapshot.pid if self.ids else "PID"
         raw = []
         for row, _ in rows:
             mount = self.entries[row].members[0]
-            raw.append(Raw(f"/proc/{proc}/mountinfo", visible(self._line(mount))))
+            raw.append(Raw(self.place, visible(self._line(mount))))
         return Detail(
             visible(" ".join(words)),
             tuple(raw),
             "mount_namespaces(7)",
-            f"findmnt -N {proc} -o +PROPAGATION",
+            f"{self.command} -o +PROPAGATION",
         )
 
     def _line(self, mount: Mount) -> str:
@@ -494,6 +508,9 @@ class Part:
         hidden = len(self.snapshot.covered)
         if hidden:
             words += f" {hidden} of them {'is' if hidden == 1 else 'are'} covered by others."
+        held = sum(mount.id in self.locked for mount in self.mounts)
+        if held:
+            words += f" {held} of them {'is' if held == 1 else 'are'} locked."
         return words
 
 

@@ -5,16 +5,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ctrt.draw import _spaces, _tree
-from ctrt.draw._measure import fit, visible
-from ctrt.draw._measure import width as text_width
+from ctrt.draw._measure import fit
 from ctrt.draw._scene import Column, Picture, Row, Scene
-from ctrt.draw._sheet import HEAD_SIZE, MARGIN, TITLE_SIZE, Sheet, tidy
+from ctrt.draw._sheet import MARGIN, TITLE_SIZE, Sheet, tidy
 from ctrt.draw._text import Block
-from ctrt.observe import Unknown
+from ctrt.observe import Snapshot, Unknown
+from ctrt.words import visible
 
 if TYPE_CHECKING:
     from ctrt.linux.mountinfo import Mount
-    from ctrt.observe import Snapshot
+    from ctrt.observe import Mounted
 
 _NARROWEST = 900.0
 _TOP = 62.0
@@ -37,32 +37,36 @@ def namespaces(snapshot: Snapshot, *, title: str | None = None, ids: bool = Fals
 
 
 def mounts(
-    snapshot: Snapshot,
+    seen: Snapshot | Mounted,
     *,
     title: str | None = None,
     ids: bool = False,
     all: bool = False,  # noqa: A002
-    beside: Snapshot | None = None,
-    names: tuple[str, str] = ("the first", "the second"),
+    beside: Snapshot | Mounted | None = None,
+    names: tuple[str, str] = ("", "the second"),
+    locked: frozenset[int] = frozenset(),
 ) -> Picture:
-    """The mount tree that a process sees, with over-mounts and peer groups.
+    """The mount tree of a process or a mount namespace, with over-mounts and peer groups.
 
     `ids` shows the kernel's numbers and the host's paths; `all` gives every mount a row of
     its own (device nodes, masked and read-only paths are put together otherwise). `beside` is a
-    second process whose mounts are drawn below, so that it is seen what reaches it and what does
-    not: peer groups have the same number and lane in both. Then `names` are what the two are
-    called, and `all` shows also the mounts that are the same in both.
+    second one whose mounts are drawn below, so that it is seen what reaches it and what does
+    not: peer groups have the same number and lane in both. Then `all` shows also the mounts that
+    are the same in both. `names` are what the two are called, and `locked` are the ids of those
+    mounts, of either, that `observe.locked` tells.
     """
     if beside is not None:
-        without = (frozenset[int](),) * 2 if all else _same(snapshot, beside)
-        first = _tree.Part(snapshot, ids, all, called=names[0], without=without[0])
+        names = names[0] or "the first", names[1]
+        without = (frozenset[int](),) * 2 if all else _same(seen, beside)
+        first = _tree.Part(seen, ids, all, called=names[0], without=without[0], locked=locked)
         second = _tree.Part(
-            beside, ids, all, called=names[1], without=without[1], numbers=first.groups, prefix="2:"
-        )
+            beside, ids, all, called=names[1], without=without[1], numbers=first.groups,
+            prefix="2:", locked=locked,
+        )  # fmt: skip
         left = len(without[0])
         return _two(first, second, title or f"Mounts of {names[0]} and of {names[1]}", left)
-    title = title or f"Mounts of {snapshot.command}"
-    part = _tree.Part(snapshot, ids, all)
+    part = _tree.Part(seen, ids, all, called=names[0], locked=locked)
+    title = title or f"Mounts of {seen.command if isinstance(seen, Snapshot) else part.called}"
     sheet = Sheet()
     wide = max(part.width + 2 * MARGIN, _NARROWEST)
     bottom = part.draw(sheet, None, MARGIN, _TOP, wide - 2 * MARGIN)
@@ -70,7 +74,9 @@ def mounts(
     return _picture("mounts", title, part.sentence(), sheet, wide, bottom, columns, part.blocks())
 
 
-def _same(one: Snapshot, other: Snapshot) -> tuple[frozenset[int], frozenset[int]]:
+def _same(
+    one: Snapshot | Mounted, other: Snapshot | Mounted
+) -> tuple[frozenset[int], frozenset[int]]:
     """The mounts that are alike in both, private, and have none below them that is not."""
     tables = [() if isinstance(s.mounts, Unknown) else s.mounts for s in (one, other)]
 
@@ -159,35 +165,6 @@ def container(
     return _picture("container", title, description, sheet, wide, bottom, columns, blocks)
 
 
-_LEGEND = {
-    "dashed": "dashed border: the machine's first namespace",
-    "double": "double border: less privileged than where it comes from",
-    "dotted": "dotted border: could not be read",
-}
-
-
-def _legend(sheet: Sheet, bottom: float, wide: float) -> float:
-    """What the borders in this picture mean, and the hexagons; the bottom of it."""
-    borders = {node.border for node in sheet.nodes if node.shape not in ("hexagon", "row")}
-    words = [meaning for border, meaning in _LEGEND.items() if border in borders]
-    if any(node.shape == "hexagon" for node in sheet.nodes):
-        words.append("hexagon: a peer group, dashed where it is only received from")
-    if not words:
-        return bottom
-    bottom += 14
-    lines = [words[0]]
-    for word in words[1:]:
-        longer = f"{lines[-1]}  ·  {word}"
-        if text_width(longer, HEAD_SIZE) <= wide - 2 * MARGIN:
-            lines[-1] = longer
-        else:
-            lines.append(word)
-    for number, line in enumerate(lines, 1):
-        sheet.text(f"legend:{number}", MARGIN, bottom, line, "head")
-        bottom += 17
-    return bottom
-
-
 def _ordered(rows: list[Row]) -> tuple[Row, ...]:
     """The rows as a tree-table shows them: whatever belongs to a row comes right below it."""
     known = {row.id for row in rows}
@@ -218,7 +195,7 @@ def _picture(
     shown = fit(title, wide - 2 * MARGIN, TITLE_SIZE, bold=True)
     heading = Sheet()
     heading.text("title", MARGIN, 18, shown, "title")
-    bottom = _legend(sheet, bottom, wide)
+    bottom = sheet.legend(bottom, wide)
     scene = Scene(
         view,
         title,

@@ -13,15 +13,17 @@ from ctrt.errors import CtrtError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from typing import Any
 
+    from ctrt.draw import Picture
     from ctrt.engine.container import Container, Found, Result
     from ctrt.engine.options import Values
     from ctrt.images.layers import Unpacker
     from ctrt.images.pull import Progress
     from ctrt.images.store import Image, Store
     from ctrt.linux.cgroups import Layout
+    from ctrt.observe import Change
     from ctrt.runtime.host import Host
     from ctrt.runtime.launcher import Launcher, Running
     from ctrt.runtime.plan import Plan
@@ -80,19 +82,41 @@ class Stop:
     """A place where a start waits: before the step `index` of a plan.
 
     `pid` is the half-made container's first process as seen here, 0 before there is one.
+    `changes` are what the steps before have changed in it, by their indexes, and `names` what is
+    called otherwise in a picture.
     """
 
-    __slots__ = ("index", "pid", "plan")
+    __slots__ = ("changes", "index", "names", "pid", "plan")
 
-    def __init__(self, plan: Plan, index: int, pid: int) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        index: int,
+        pid: int,
+        changes: Mapping[int, Sequence[Change]],
+        names: Mapping[str, str],
+    ) -> None:
         self.plan = plan
         self.index = index
         self.pid = pid
+        self.changes = changes
+        self.names = names
+
+    def picture(self) -> Picture:
+        """All the steps, with a mark where this one is and what those before have changed."""
+        from ctrt.draw import steps
+
+        return steps(self.plan, hide=self.names, changes=self.changes, at=self.index)
 
     def __str__(self) -> str:
         width = len(str(len(self.plan.steps)))
         step = self.plan.steps[self.index]
-        lines = step.lines(f"{self.index + 1:>{width}}/{len(self.plan.steps)}")
+        lines = []
+        if made := self.changes.get(self.index - 1):
+            from ctrt.draw import changed
+
+            lines += [f"that made: {words}" for words in changed(made)]
+        lines += step.lines(f"{self.index + 1:>{width}}/{len(self.plan.steps)}")
         if self.pid:
             lines.append(f"so far there is process {self.pid}; look at it: ctrt graph {self.pid}")
         return "\n".join(lines)
@@ -379,10 +403,11 @@ class Engine:
             mark="MARK" if chosen.plan else "",
         )
         hosts = ""
-        if chosen.add_host:
-            from ctrt.engine.resources import host_line
+        if chosen.add_host or chosen.network == "host":
+            from ctrt.engine.resources import host_line, known_hosts
 
             hosts = "".join(map(host_line, chosen.add_host))
+            hosts += known_hosts() if chosen.network == "host" else ""
         plan = planner.container(
             config,
             self.host,
@@ -469,7 +494,7 @@ class Engine:
         """
         from ctrt.engine import config as configuration
         from ctrt.runtime import planner
-        from ctrt.runtime.cgroup import Group
+        from ctrt.runtime.group import Group
 
         config = container.config or {}
         group = Group(container.cgroup)
@@ -656,15 +681,19 @@ class Engine:
         directory, state = prepared.directory, prepared.state
         if step is None:
             return self.launcher.start(prepared.plan, fds, directory=directory, state=state)
+        from ctrt.engine.following import Follower
         from ctrt.runtime.launcher import Launcher
         from ctrt.runtime.stepping import stepped
 
         self._prepare_root()
         # While it waits for an answer a helper serves nobody else.
-        launcher, plan = Launcher(self.containers), prepared.plan
+        launcher, plan, follower = Launcher(self.containers), prepared.plan, Follower()
+        names = {self.root: "ROOT", directory or "": "NEW", prepared.name: "NAME"}
 
         def asked(index: int) -> bool:
-            return step(Stop(plan, index, launcher.child()))
+            pid = launcher.child()
+            follower.look(index, pid)
+            return step(Stop(plan, index, pid, follower.changes, names))
 
         return launcher.start(stepped(plan), fds, directory=directory, state=state, step=asked)
 

@@ -32,14 +32,17 @@ if TYPE_CHECKING:
     )
     from ctrt.observe._difference import Change, difference
     from ctrt.observe._ids import Id, compose, id_map, translate_id
+    from ctrt.observe._inside import inside
     from ctrt.observe._mounts import (
         HostPath,
         IdMapping,
         Member,
+        Mounted,
         PeerGroup,
         holding,
         id_mappings,
         locked,
+        mounted,
         peer_groups,
         reached,
         translate,
@@ -50,7 +53,7 @@ if TYPE_CHECKING:
     from ctrt.observe._scan import scan
     from ctrt.observe._stack import Station, program, stack
     from ctrt.observe._system import Holder, MountTable, Process, Space, System, Unseen
-    from ctrt.observe._timeline import Event, Timeline, record, replay, watch
+    from ctrt.observe._timeline import Event, Timeline, record, recorded, replay, watch
 
 # What a look at one process does not need is loaded when it is asked for.
 _LATER = {
@@ -60,9 +63,10 @@ _LATER = {
     ),
     "_difference": "Change difference",
     "_ids": "Id compose id_map translate_id",
+    "_inside": "inside",
     "_mounts": (
-        "HostPath IdMapping Member PeerGroup holding id_mappings locked peer_groups reached "
-        "translate"
+        "HostPath IdMapping Member Mounted PeerGroup holding id_mappings locked mounted "
+        "peer_groups reached translate"
     ),
     "_network": "Address Link Listener Network Route networks",
     "_owners": "Owner Pod of_cgroup owners",
@@ -70,7 +74,7 @@ _LATER = {
     "_scan": "scan",
     "_stack": "Station program stack",
     "_system": "Holder MountTable Process Space System Unseen",
-    "_timeline": "Event Timeline record replay watch",
+    "_timeline": "Event Timeline record recorded replay watch",
 }
 _WHERE = {name: module for module, names in _LATER.items() for name in names.split()}
 
@@ -90,6 +94,7 @@ __all__ = [
     "Listener",
     "Member",
     "MountTable",
+    "Mounted",
     "Network",
     "Owner",
     "PeerGroup",
@@ -121,8 +126,10 @@ __all__ = [
     "holding",
     "id_map",
     "id_mappings",
+    "inside",
     "locked",
     "members",
+    "mounted",
     "networks",
     "of_cgroup",
     "owners",
@@ -131,6 +138,7 @@ __all__ = [
     "reach",
     "reached",
     "record",
+    "recorded",
     "replay",
     "roots",
     "rules",

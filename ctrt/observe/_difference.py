@@ -12,7 +12,7 @@ from ctrt.linux.capabilities import names
 from ctrt.linux.namespaces import KINDS
 from ctrt.observe._snapshot import Snapshot
 from ctrt.observe._system import MountTable, Space, System
-from ctrt.observe._values import Unknown
+from ctrt.observe._values import ENDING, ZOMBIE, Unknown
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -25,7 +25,7 @@ class Change(NamedTuple):
     """One difference.
 
     `sign` is "+" (only in the second), "-" (only in the first) or "~" (in both, but not the
-    same). `kind` is "namespace", "process", "mount", "capability", "id map", "cgroup",
+    same). `kind` is "namespace", "process", "mount", "path", "capability", "id map", "cgroup",
     "credential" or "holder"; `what` names the thing. `before` and `after` are the two values in
     words ("" where there is none). `key` is the namespace it is about, if any.
     """
@@ -56,9 +56,10 @@ def _snapshots(a: Snapshot, b: Snapshot) -> Iterator[Change]:
         one, other = a.namespaces[kind], b.namespaces[kind]
         if isinstance(one, Unknown) or isinstance(other, Unknown):
             if one != other:
-                yield Change("~", "namespace", kind, _space_words(one), _space_words(other))
+                yield Change("~", "namespace", kind, _of_host(a, kind), _of_host(b, kind))
         elif (one.key, one.id) != (other.key, other.id):
-            yield Change("~", "namespace", kind, _space_words(one), _space_words(other), other.key)
+            words = _of_host(a, kind), _of_host(b, kind)
+            yield Change("~", "namespace", kind, *words, other.key)
     for what, before, after in (
         ("user ids", a.status.uids, b.status.uids),
         ("group ids", a.status.gids, b.status.gids),
@@ -102,14 +103,16 @@ def _snapshots(a: Snapshot, b: Snapshot) -> Iterator[Change]:
 
 def _systems(a: System, b: System) -> Iterator[Change]:
     spaces = [{_lasting(space): space for space in system.spaces.values()} for system in (a, b)]
-    for key in spaces[0].keys() - spaces[1].keys():
-        gone = spaces[0][key]
-        yield Change("-", "namespace", gone.kind, _space_words(gone), "", gone.key)
-    for key in spaces[1].keys() - spaces[0].keys():
-        new = spaces[1][key]
-        yield Change("+", "namespace", new.kind, "", _space_words(new), new.key)
-    for key in spaces[0].keys() & spaces[1].keys():
-        one, other = spaces[0][key], spaces[1][key]
+    for key, gone in spaces[0].items():
+        if key not in spaces[1]:
+            yield Change("-", "namespace", gone.kind, _space_words(gone), "", gone.key)
+    for key, new in spaces[1].items():
+        if key not in spaces[0]:
+            yield Change("+", "namespace", new.kind, "", _space_words(new), new.key)
+    for key, one in spaces[0].items():
+        if key not in spaces[1]:
+            continue
+        other = spaces[1][key]
         for what, before, after in (
             ("uid", one.uid_map, other.uid_map),
             ("gid", one.gid_map, other.gid_map),
@@ -119,8 +122,8 @@ def _systems(a: System, b: System) -> Iterator[Change]:
         yield from _holders(one, other)
     for pid in sorted(a.processes.keys() | b.processes.keys()):
         yield from _process(a, b, pid)
-    for table_key in a.tables.keys() & b.tables.keys():
-        if _lasting(a.spaces[table_key]) == _lasting(b.spaces[table_key]):
+    for table_key in a.tables:
+        if table_key in b.tables and _lasting(a.spaces[table_key]) == _lasting(b.spaces[table_key]):
             yield from _tables(a.tables[table_key], b.tables[table_key], table_key, True)
 
 
@@ -131,7 +134,14 @@ def _process(a: System, b: System, pid: int) -> Iterator[Change]:
     elif before is None and after is not None:
         yield Change("+", "process", str(pid), "", after.name)
     elif before is not None and after is not None:
-        if before.name != after.name or before.command != after.command:
+        for reason in (ZOMBIE, ENDING):
+            if reason in after.namespaces and reason not in before.namespaces:
+                # It loses all the rest with it.
+                yield Change("~", "process", str(pid), _command(before), reason.reason)
+                return
+        # The kernel's own threads, which have no command, say by their names what they do now.
+        renamed = before.name != after.name and before.command != ()
+        if renamed or before.command != after.command:
             yield Change("~", "process", str(pid), _command(before), _command(after))
         for kind, one, other in zip(KINDS, before.namespaces, after.namespaces, strict=True):
             if one != other:
@@ -211,6 +221,8 @@ def _tables(
             continue
         words = _mount_words(old, same), _mount_words(mount, same)
         another = (old.device, old.root) != (mount.device, mount.root)
+        if same and old.target != mount.target:
+            words = f"{words[0]} at {old.target}", f"{words[1]} at {mount.target}"
         if another and words[0] == words[1]:
             what = "root" if old.device == mount.device else "file system"
             words = words[0], f"{words[1]}, of another {what}"
@@ -247,7 +259,8 @@ def _mount_words(mount: Mount, numbers: bool) -> str:
         spread += f" shared:{mount.shared}"
     if numbers and mount.master:
         spread += f" master:{mount.master}"
-    return f"{mount.fstype} {mount.source} {','.join(mount.options)} {spread}"
+    source = mount.source.replace(" ", r"\040")  # as in mountinfo: a blank ends it
+    return f"{mount.fstype} {source} {','.join(mount.options)} {spread}"
 
 
 def _lasting(space: Space) -> tuple[object, ...]:
@@ -259,6 +272,12 @@ def _space_words(space: object) -> str:
     if isinstance(space, Unknown):
         return space.reason
     return f"{space.kind}:[{space.key.inode}]"  # type: ignore[attr-defined]
+
+
+def _of_host(snapshot: Snapshot, kind: str) -> str:
+    """The namespace of a process in words, with a word where it is the host's own."""
+    words = _space_words(snapshot.namespaces[kind])
+    return f"{words} of the host" if kind in snapshot.shared else words
 
 
 def _command(process: object) -> str:

@@ -48,6 +48,19 @@ class IdMapping(NamedTuple):
     gid_map: tuple[tuple[int, int, int], ...]
 
 
+class Mounted(NamedTuple):
+    """The mounts of a mount namespace as a whole, also of one that no process is in.
+
+    `covered` are the ids of those that another mount hides, `host_groups` the peer groups that
+    the observer's own mount namespace is in as well.
+    """
+
+    key: Key
+    mounts: tuple[Mount, ...] | Unknown
+    covered: frozenset[int]
+    host_groups: frozenset[int]
+
+
 class HostPath(NamedTuple):
     """A path of one mount namespace, as another one has it.
 
@@ -116,6 +129,25 @@ def covered(mounts: Iterable[Mount]) -> frozenset[int]:
         hidden.add(number)
         out_of_reach += [mount.id for mount in children.get(number, ())]
     return frozenset(hidden)
+
+
+def mounted(system: System, space: Key) -> Mounted:
+    """What is mounted in a mount namespace of a scan."""
+    table = system.tables[space]
+    if isinstance(table, Unknown):
+        return Mounted(space, table, frozenset(), frozenset())
+    own = system.processes[system.me].namespace("mnt")
+    host = own if isinstance(own, Unknown) or own == space else system.tables[own]
+    groups = frozenset[int]()
+    if not isinstance(host, (Unknown, Key)):
+        mine = {mount.shared for mount in host.mounts}
+        groups = frozenset(
+            group
+            for mount in table.mounts
+            for group in (mount.shared, mount.master)
+            if group and group in mine
+        )
+    return Mounted(space, table.mounts, covered(table.mounts), groups)
 
 
 def peer_groups(system: System) -> dict[int, PeerGroup]:

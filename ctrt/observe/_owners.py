@@ -13,7 +13,7 @@ import os
 import re
 from typing import TYPE_CHECKING, NamedTuple
 
-from ctrt.linux import processes
+from ctrt.linux.birth import start_time
 from ctrt.observe._values import Unknown
 
 if TYPE_CHECKING:
@@ -241,7 +241,7 @@ def _by_state(root: str, stores: tuple[str, ...]) -> Iterable[tuple[int, Owner]]
             except (OSError, ValueError, KeyError, TypeError):
                 continue
             # A pid may be somebody else's by now; with its start time it is not.
-            if _begun(pid) == begun:
+            if start_time(pid) == begun:
                 yield pid, Owner("ctrt", name, name, None, False, f"state of {name}")
 
 
@@ -250,15 +250,6 @@ def _entries(place: str) -> list[str]:
         return sorted(os.listdir(place))
     except OSError:
         return []
-
-
-def _begun(pid: int) -> int:
-    """When a process began, in clock ticks since boot; 0 if there is none: proc_pid_stat(5)."""
-    try:
-        fields = processes.read_file(f"/proc/{pid}/stat").rpartition(b")")[2].split()
-    except OSError:
-        return 0
-    return int(fields[19])
 
 
 def _of_journal(path: str) -> int:

@@ -20,7 +20,7 @@ from ctrt.linux import mountinfo, mounttree, namespaces, processes
 from ctrt.linux.namespaces import INITIAL, KINDS, Key
 from ctrt.observe import _status
 from ctrt.observe._system import Holder, MountTable, Process, Space, System, Unseen
-from ctrt.observe._values import ENDED, NOT_ALLOWED, ZOMBIE, Unknown
+from ctrt.observe._values import ENDED, NOT_ALLOWED, ZOMBIE, Unknown, without
 
 if TYPE_CHECKING:
     from ctrt.linux.processes import Cgroup, IdRange, Status
@@ -30,6 +30,7 @@ _NOBODY = Unknown("no process of it could be asked")
 _LARGEST = 8192
 _PLACE = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
 _KINDS = frozenset(kind.encode() for kind in KINDS)
+_INVISIBLE = frozenset(("hidepid=2", "hidepid=invisible", "hidepid=4", "hidepid=ptraceable"))
 _CHILDREN = {kind: f"{kind}_for_children".encode() for kind in ("pid", "time")}
 
 Keys = tuple["Key | Unknown", ...]
@@ -93,6 +94,7 @@ class _Scan:
             self._without_process()
             self._bind_mounts()
             self._keep_alive()
+            self._hidden_processes()
         finally:
             os.close(self.proc)
         spaces = {}
@@ -177,18 +179,18 @@ class _Scan:
             if base.isdigit():
                 self.gone.append(int(base))
             return None
-        missing = ZOMBIE if state in (b"Z", b"X") else Unknown("this kernel does not have it")
+        ended = state in (b"Z", b"X")
         found: list[Key | Unknown] = []
         for kind in KINDS:
             try:
                 link = os.readlink(f"{base}/ns/{kind}".encode(), dir_fd=self.proc)
                 # A zombie keeps no namespace of the other kinds alive, and nobody in these.
-                found.append(missing if missing is ZOMBIE else self._key(link))
+                found.append(ZOMBIE if ended else self._key(link))
             except PermissionError:
-                found.append(missing if missing is ZOMBIE else NOT_ALLOWED)
+                found.append(ZOMBIE if ended else NOT_ALLOWED)
             except OSError:
-                found.append(missing)
-        if missing is ZOMBIE:
+                found.append(ZOMBIE if ended else without(kind))
+        if ended:
             self._refuse("namespaces", base, ZOMBIE.reason)
         elif base.isdigit():
             for key in found:
@@ -610,6 +612,17 @@ class _Scan:
                 os.close(descriptor)
         covered = Unknown("the mount that keeps it cannot be reached from here")
         self.described[key] = _blank(kind, key, key.inode == INITIAL[kind], covered)
+
+    def _hidden_processes(self) -> None:
+        """Whether /proc leaves out other users' processes: proc(5), hidepid."""
+        me = self.processes.get(os.getpid())
+        table = self.tables.get(me.namespaces[2]) if me else None  # type: ignore[arg-type]
+        if os.geteuid() == 0 or not isinstance(table, MountTable):
+            return
+        options = [m.super_options for m in table.mounts if m.target == "/proc"][-1:]
+        if any(word in _INVISIBLE for found in options for word in found):
+            reason = "/proc is mounted with hidepid, and does not show them"
+            self._refuse("processes of other users", "", reason)
 
     # --- what keeps what ---------------------------------------------------------------------
 

@@ -14,7 +14,7 @@ from ctrt.linux import mountinfo, namespaces, processes
 from ctrt.linux.namespaces import Key
 from ctrt.observe._capabilities import CapabilitySets, look_up, of_status
 from ctrt.observe._mounts import covered
-from ctrt.observe._values import Unknown, attempt
+from ctrt.observe._values import ABSENT, Unknown, attempt, without
 
 if TYPE_CHECKING:
     from ctrt.linux.mountinfo import Mount
@@ -130,11 +130,19 @@ def _look(pid: int | str, status: Status, command: str, host: int | str, others:
     keys = _keys(pid)
     same = str(pid) == str(host) or (host == "self" and status.pid == os.getpid())
     hosts = keys if same else _keys(host)
+    chains: dict[str, tuple[Namespace, ...]] = {}
     for kind, key in keys.items():
         if isinstance(key, Unknown):
             found[kind] = key
         elif host == "self" and key == hosts[kind]:
             found[kind] = _own(pid, kind, key)
+        elif kind in ("user", "pid") and key != hosts[kind]:
+            # Those above are wanted too, and the chain begins with this one.
+            chain = attempt(namespaces.ancestors, pid, kind)
+            if isinstance(chain, Unknown):
+                found[kind] = chain
+            else:
+                found[kind], chains[kind] = chain[0], chain
         else:
             found[kind] = attempt(namespaces.read, pid, kind)
     apart = {
@@ -151,15 +159,13 @@ def _look(pid: int | str, status: Status, command: str, host: int | str, others:
     if not isinstance(mounts, Unknown):
         hidden = _covered(mounts)
         known = _host_groups(mounts, host, "mnt" in apart)
-    pids: tuple[Namespace, ...] = ()
-    if "pid" in apart:
-        pids = _until(namespaces.ancestors(pid, "pid"), hosts["pid"])
+    pids = _until(chains["pid"], hosts["pid"]) if "pid" in chains else ()
     return Snapshot(
         status,
         command,
         found,
         hosts,
-        _users(pid, status, hosts["user"], host) if "user" in apart else (),
+        _users(pid, status, chains["user"], hosts["user"], host) if "user" in chains else (),
         pids,
         tuple(fellows),
         mounts,
@@ -168,6 +174,10 @@ def _look(pid: int | str, status: Status, command: str, host: int | str, others:
         of_status(status),
         attempt(_cgroups, pid),
     )
+
+
+# The kinds, and where the number begins in the text of their links, as "mnt:[4026531832]".
+_LINKS = tuple((kind, len(kind) + 2) for kind in namespaces.KINDS)
 
 
 def _keys(pid: int | str) -> dict[str, Key | Unknown]:
@@ -179,12 +189,13 @@ def _keys(pid: int | str) -> dict[str, Key | Unknown]:
     device = namespaces.device()
     try:
         return {
-            kind: Key(device, int(os.readlink(kind, dir_fd=place)[len(kind) + 2 : -1]))
-            for kind in namespaces.KINDS
+            kind: Key._make((device, int(os.readlink(kind, dir_fd=place)[length:-1])))
+            for kind, length in _LINKS
         }
     except OSError:
         # Something is refused or missing: what, and why, is asked one by one.
-        return {kind: attempt(namespaces.identify, pid, kind) for kind in namespaces.KINDS}
+        found = {kind: attempt(namespaces.identify, pid, kind) for kind in namespaces.KINDS}
+        return {kind: without(kind) if key is ABSENT else key for kind, key in found.items()}
     finally:
         os.close(place)
 
@@ -247,10 +258,14 @@ def _fellows(target: int, apart: dict[str, Key]) -> list[Fellow]:
 
 
 def _users(
-    pid: int | str, status: Status, host_key: Key | Unknown, host: int | str
+    pid: int | str,
+    status: Status,
+    chain: tuple[Namespace, ...],
+    host_key: Key | Unknown,
+    host: int | str,
 ) -> tuple[UserNamespace, ...]:
-    """The user namespaces from the host's down to the target's."""
-    chain = _until(namespaces.ancestors(pid, "user"), host_key)
+    """The user namespaces from the host's down to the target's, whose ancestors are `chain`."""
+    chain = _until(chain, host_key)
     askable: dict[Key, int | str] = {chain[0].key: pid}
     if not isinstance(host_key, Unknown):
         askable.setdefault(host_key, host)

@@ -158,7 +158,11 @@ def record(path: str, happening: Iterable[Event]) -> int:
 
     The first line has the whole system, each other one what was different then.
     """
-    count = 0
+    return sum(1 for _ in recorded(path, happening))
+
+
+def recorded(path: str, happening: Iterable[Event]) -> Iterator[Event]:
+    """The same events, each handed on when it has been written to a file."""
     before: System | None = None
     with open(path, "w", encoding="utf-8", errors="surrogateescape") as file:
         for event in happening:
@@ -172,8 +176,7 @@ def record(path: str, happening: Iterable[Event]) -> int:
             file.write(json.dumps(line, separators=(",", ":")) + "\n")
             file.flush()
             before = event.system
-            count += 1
-    return count
+            yield event
 
 
 def replay(path: str) -> Timeline:

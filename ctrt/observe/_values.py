@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, NamedTuple, ParamSpec, TypeVar
 
 from ctrt.linux import processes
@@ -22,7 +23,13 @@ class Unknown(NamedTuple):
 NOT_ALLOWED = Unknown("no permission to look into that process")
 ABSENT = Unknown("this kernel does not have it")
 ENDED = Unknown("the process ended while it was being looked at")
+ENDING = Unknown("the process is about to end, and has left it")
 ZOMBIE = Unknown("the process has ended, and its parent has not waited for it yet")
+
+
+def without(kind: str) -> Unknown:
+    """Why a process has no file for a namespace: it has left it, or this kernel has no such."""
+    return ENDING if os.path.lexists(f"/proc/self/ns/{kind}") else ABSENT
 
 
 def attempt(read: Callable[_P, _T], *arguments: _P.args, **named: _P.kwargs) -> _T | Unknown:

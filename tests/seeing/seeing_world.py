@@ -92,7 +92,10 @@ def podman(stack, place, names):
     wanted = [name for name, _ in names]
     stack.callback(run, "rm", "-f", "-t", "0", *wanted, check=False)
     told = run("inspect", "-f", "{{.Name}} {{.State.Pid}}", *wanted)
-    return {name: int(pid) for name, pid in (line.split() for line in told.splitlines())}
+    pids = {name: int(pid) for name, pid in (line.split() for line in told.splitlines())}
+    state = "{{.Name}} {{.State.Status}} {{.State.ExitCode}} {{.State.Error}}"
+    assert all(pids.values()), run("inspect", "-f", state, *wanted)
+    return pids
 
 
 def containers(stack, place, names):
@@ -163,9 +166,12 @@ VIEWS = {
     "network-box": "graph network box-1",
     "stack": "graph stack podman:web-1",
     "stack-box": "graph stack box-1",
+    "mounts-inner": "graph mounts {inner}",
     "steps": "graph steps localhost/world/ours true",
+    "steps-tried": "graph steps --try localhost/world/ours true",
     "matrix": "caps box-1",
     "diff": "diff host box-1",
+    "inside": "diff box-1 inside",
 }
 
 

@@ -8,7 +8,7 @@ import shutil
 
 import drawings
 import pytest
-from seeing_tools import SHELL, USER, running, unshared
+from seeing_tools import SHELL, USER, python, running, unshared
 from seeing_world import ID, UID, VIEWS, picture, world
 
 from ctrt import observe
@@ -181,7 +181,7 @@ def move(pid, cgroup):
         file.write(str(pid))
 
 
-# --- capabilities: through an execve, and into namespaces -----------------------------------------
+# --- capabilities: through an execve, and into namespaces ----------------------------------------
 
 
 def test_reach_of_the_host_and_of_a_nested_namespace(made):
@@ -272,3 +272,83 @@ def test_the_plan_of_a_magic_is_a_picture_when_it_is_asked_for(made):
     shown = plan_picture(made.engine, made.engine.prepare_unshare(values))
     assert shown.scene.title == "The start of true in new namespaces"
     drawings.sound(shown)
+
+
+# --- mounts that are locked, or that no process sees ---------------------------------------------
+
+
+def test_locked_mounts_are_marked(made):
+    system = observe.scan()
+    locked = observe.locked(system, system.space(made.pids["inner"], "mnt").key)
+    rows = picture(made, "graph mounts {inner} --all").scene.rows
+    assert sum("locked" in row.cells[3].split() for row in rows) == len(locked) > 5
+    own = [row for row in rows if row.cells[0] == "/proc"]
+    assert ["locked" in row.cells[3] for row in own] == [True, False]  # its own is over the other
+    assert "locked" not in repr(picture(made, "graph mounts {sharing}").scene.rows)
+    details = picture(made, "graph mounts {inner}").json()["details"].values()
+    assert any("cannot be unmounted, or made writable, alone" in d["meaning"] for d in details)
+
+
+HOLD_MOUNTS = """
+import os, subprocess, time
+p = subprocess.Popen(["unshare", "-m", "sh", "-c", "mount -t tmpfs kept /mnt; echo; read x"],
+    stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+p.stdout.readline()
+kept = os.open(f"/proc/{p.pid}/ns/mnt", os.O_RDONLY)
+p.kill(); p.wait(); p.stdin.close(); p.stdout.close()
+os.dup2(kept, 77); print("ready", flush=True); sys.stdin.read()
+"""
+
+
+def test_the_mounts_of_a_namespace_without_a_process(made):
+    with running(*python(HOLD_MOUNTS)) as pid:
+        path = f"/proc/{pid}/fd/77"
+        shown = picture(made, f"graph mounts {path}")
+        assert shown.scene.title == f"Mounts of the mount namespace at {path}"
+        assert any(row.cells[:3] == ("/mnt", "tmpfs", "kept") for row in shown.scene.rows)
+        drawings.sound(shown)
+        beside = picture(made, f"graph mounts host {path}")
+        assert [row.cells[0] for row in beside.scene.rows if row.cells[2] == "kept"] == ["/mnt"]
+        drawings.sound(beside)
+        with pytest.raises(CtrtError, match=r"no process is in .*; only graph mounts can show it"):
+            picture(made, f"graph container {path}")
+
+
+# --- a start, planned and tried ------------------------------------------------------------------
+
+
+def test_what_each_step_of_a_start_changes_is_seen(made):
+    before = sorted(os.listdir(made.engine.containers))
+    shown = picture(made, "graph steps --try localhost/world/ours true")
+    seen = {row.cells[1]: row.cells[4] for row in shown.scene.rows}
+    assert seen["clone"].startswith("new user pid mnt net uts ipc cgroup")
+    assert seen["id maps"] == "uids 0 524288 65536; gids 0 524288 65536"
+    assert seen["mount /proc"] == "mounted: NEW/proc"
+    assert "unmounted: /" in seen["pivot root"]
+    assert seen["no new privileges"] == "no_new_privs: off → on"
+    assert seen["exec"] == ""
+    # The program was never started, and nothing is left of the attempt.
+    assert sorted(os.listdir(made.engine.containers)) == before
+    shown = picture(made, "graph steps --try localhost/world/ours nothing-of-this-name")
+    assert shown.scene.rows[-1].cells[1] == "exec"
+
+
+def test_a_plan_is_drawn_into_a_file(made, tmp_path, capsys):
+    from ctrt.cli.main import main
+
+    store, path = ["--root", made.engine.root], str(tmp_path / "plan.svg")
+    words = ["--plan", "--svg", path]
+    assert main([*store, "run", *words, "localhost/world/ours", "true"]) == 0
+    assert "The start of " in (tmp_path / "plan.svg").read_text()
+    assert main([*store, "unshare", *words, "-Ur", "true"]) == 0
+    assert main([*store, "exec", *words, "box-1", "true"]) == 0
+    assert capsys.readouterr().out == f"written to {path}\n" * 3
+    assert main([*store, "run", "--svg", path, "localhost/world/ours"]) == 125
+    assert capsys.readouterr().err == (
+        "ctrt: run: --svg goes with --plan: it draws the steps of the start\n"
+    )
+
+
+def test_top_knows_containers_of_this_store(made):
+    rows = {row[:2] for row in VERBS["top"](made.engine, []).rows}
+    assert {("box-1", "ctrt"), ("box-12", "ctrt"), (ID[:12], "docker")} <= rows

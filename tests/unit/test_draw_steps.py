@@ -25,7 +25,7 @@ def start(host="root, id-mapped layers"):
 @pytest.mark.parametrize("number", range(len(EVERY)))
 def test_every_plan_is_a_sound_drawing(number):
     for everything in (False, True):
-        picture = draw.steps(EVERY[number], root=ROOT, all=everything)
+        picture = draw.steps(EVERY[number], hide={ROOT: "ROOT"}, all=everything)
         drawings.sound(picture)
         assert sum(row.number for row in picture.scene.rows) == len(EVERY[number].steps)
 
@@ -68,6 +68,13 @@ def test_a_start_in_characters():
     assert len(draw.steps(plan, all=True).scene.rows) == 6
 
 
+def test_a_start_that_waits_has_a_mark_at_the_next_step():
+    shown = draw.steps(start(), changes={}, at=2)
+    assert [row.cells[0] for row in shown.scene.rows][:4] == ["✓ 1", "✓ 2", "▶ 3", "4"]
+    assert all(len(row.cells) == 5 for row in shown.scene.rows)
+    drawings.sound(shown)
+
+
 def test_each_step_stands_in_its_lane_and_a_line_leads_to_the_next():
     scene = draw.steps(start()).scene
     nodes = {node.id: node for node in scene.nodes}
@@ -86,10 +93,10 @@ def test_each_step_stands_in_its_lane_and_a_line_leads_to_the_next():
 
 
 def test_the_store_is_called_root_unless_all_is_wanted():
-    shown = repr(draw.steps(start(), root=ROOT).json())
+    shown = repr(draw.steps(start(), hide={ROOT: "ROOT"}).json())
     assert "ROOT/containers" in shown
     assert "'/root/containers" not in shown
-    assert '"/root/containers' in repr(draw.steps(start(), root=ROOT, ids=True).json())
+    assert '"/root/containers' in repr(draw.steps(start(), hide={ROOT: "ROOT"}, ids=True).json())
 
 
 def test_a_step_tells_its_reason_its_need_and_its_calls():

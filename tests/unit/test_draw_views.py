@@ -227,22 +227,24 @@ def test_a_network_that_may_not_be_read_says_why():
 
 def test_a_difference_shows_what_differs_and_not_the_numbers():
     changes = (
-        Change("~", "namespace", "net", "net:[4026531840]", "net:[4026533000]"),
+        Change("~", "namespace", "net", "net:[4026531840] of the host", "net:[4026533000]"),
+        Change("~", "namespace", "user", "user:[4026533001]", "user:[4026533002]"),
         Change("+", "mount", "/mnt", "", "tmpfs /dev/vda1 rw,nosuid shared shared:88"),
         Change("-", "capability", "effective", "CAP_SYS_TIME", ""),
     )
     picture = draw.difference(changes, "the host", "box")
     assert cells(picture.text()) == [
         ["WHAT", "the host", "box"],
-        ["namespaces (1)"],
-        ["└─ ~ net", "net", "its own"],
+        ["namespaces (2)"],
+        ["├─ ~ net", "the host's", "its own"],
+        ["└─ ~ user", "its own", "its own"],
         ["mounts (1)"],
         ["└─ + /mnt", "tmpfs rw,nosuid shared"],
         ["capabilities (1)"],
         ["└─ - effective", "CAP_SYS_TIME"],
     ]
     assert "4026533000" in draw.difference(changes, ids=True).text()
-    assert [row["diff"] for row in picture.json()["rows"]] == ["", "~", "", "+", "", "-"]
+    assert [row["diff"] for row in picture.json()["rows"]] == ["", "~", "~", "", "+", "", "-"]
     assert "Nothing differs." in draw.difference(()).text()
 
 

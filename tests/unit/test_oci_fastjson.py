@@ -32,7 +32,7 @@ def test_reads_what_json_writes_and_writes_what_json_reads(value: object) -> Non
         (b"", "Expecting value: line 1 column 1 (char 0)"),
         (b"  ", "Expecting value: line 1 column 3 (char 2)"),
         (b'{"a" 1}', "Expecting ':' delimiter: line 1 column 6 (char 5)"),
-        (b"[1,\n]", "Expecting value: line 2 column 1 (char 4)"),
+        (b"[1,\nx]", "Expecting value: line 2 column 1 (char 4)"),
         (b"[1] 2", "Extra data: line 1 column 5 (char 4)"),
         (b"[NaN]", "NaN is not JSON"),
         (b"-Infinity", "-Infinity is not JSON"),

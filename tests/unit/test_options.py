@@ -129,7 +129,7 @@ def test_help_tells_every_option(verb):
     assert lines[2] == table.summary
     assert table.summary.endswith(".")
     for option in table.options:
-        shown = [line for line in lines if line.startswith(f"  {option.usage()}")]
+        shown = [line for line in lines if f"{line} ".startswith(f"  {option.usage()} ")]
         assert len(shown) == 1, option.names
         assert option.help in text
         for choice in option.choices:

@@ -88,13 +88,17 @@ class Verb:
 
     def __call__(self, engine: Engine, words: Sequence[str], report: Report = None) -> Any:
         """Parse the words and do it; raises CtrtError."""
+        return self._function(engine, self.parse(words), report)
+
+    def parse(self, words: Sequence[str]) -> Values:
+        """What the words say; raises CtrtError."""
         values = self.table.parse(words, interspersed=True)
         if len(values.operands) not in self._operands:
             raise CtrtError(
                 f"{self.table.verb}: expected {self.table.operands or 'no operand'}, "
                 f"got {' '.join(values.operands) or 'nothing'}"
             )
-        return self._function(engine, values, report)
+        return values
 
 
 def json_text(value: Any) -> Text:
@@ -108,8 +112,11 @@ def shown(picture: Picture, values: Values) -> Picture | Text:
     """A picture as the options --json and --svg ask for it."""
     if values.json:
         return json_text(picture.json())
-    if values.svg:
-        with open(values.svg, "w", encoding="utf-8") as file:
-            file.write(picture.svg())
-        return Text(f"written to {values.svg}")
-    return picture
+    return write_svg(picture, values.svg) if values.svg else picture
+
+
+def write_svg(picture: Picture, path: str) -> Text:
+    """Write a picture into an SVG file, and say so."""
+    with open(path, "w", encoding="utf-8") as file:
+        file.write(picture.svg())
+    return Text(f"written to {path}")

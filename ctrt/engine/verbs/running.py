@@ -180,6 +180,7 @@ def _inside(engine: Engine, word: str) -> Listing:
     from ctrt.engine.config import RunningFiles
     from ctrt.engine.verbs.seeing import target_of
     from ctrt.linux import processes
+    from ctrt.words import visible
 
     pid = target_of(engine, word).pid
     try:
@@ -211,7 +212,7 @@ def _inside(engine: Engine, word: str) -> Listing:
                 str(number),
                 _user(status.uids[1], id_map, users),
                 _rights(status),
-                _printable(" ".join(command)) or f"[{status.name}]",
+                visible(" ".join(command)) or f"[{status.name}]",
             )
         )
     return Listing(("PID", "OUTSIDE", "USER", "CAPABILITIES", "COMMAND"), rows)
@@ -244,11 +245,6 @@ def _rights(status: Status) -> str:
     return f"{len(names)} of {capabilities.last() + 1}"
 
 
-def _printable(text: str) -> str:
-    """A command line may hold terminal escapes: show them, do not send them."""
-    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
-
-
 def _everywhere(engine: Engine) -> Listing:
     """Every container of the machine, whoever runs it, and what it uses."""
     from ctrt import observe
@@ -269,19 +265,9 @@ def _containers(engine: Engine, system: System) -> dict[tuple[str, str], list[in
     """The processes of each container, by (engine, name)."""
     from ctrt import observe
 
-    ours = {}
-    for state in engine.states():
-        process = system.processes.get(int(state["pid"]))
-        if process is not None:
-            ours[process.namespace("pid")] = state["name"]
     found: dict[tuple[str, str], list[int]] = {}
-    owners = observe.owners(system)
-    for pid, process in system.processes.items():
-        name = ours.get(process.namespace("pid"))
-        owner = owners.get(pid)
-        if name is not None:
-            found.setdefault(("ctrt", name), []).append(pid)
-        elif owner is not None and not owner.monitor:
+    for pid, owner in observe.owners(system, stores=(engine.root,)).items():
+        if not owner.monitor:
             found.setdefault((owner.engine, owner.name or owner.id[:12]), []).append(pid)
     return found
 

@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 import os
-from typing import NamedTuple
 
 from ctrt.engine.options import CAPS, Option, Table
-from ctrt.engine.verbs.base import Text, Verb, json_text, shown
+from ctrt.engine.verbs.base import NONE, Flow, Text, Verb, json_text, shown, write_svg
 from ctrt.errors import CtrtError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from typing import Any
+    from collections.abc import Callable, Iterable
+    from typing import Any, NamedTuple
 
     from ctrt.draw import Picture
-    from ctrt.engine import Engine, Prepared
+    from ctrt.engine import Engine, Prepared, Stop
     from ctrt.engine.options import Values
     from ctrt.engine.verbs.base import Report
-    from ctrt.observe import Owner, Snapshot, System
+    from ctrt.linux.namespaces import Key
+    from ctrt.observe import Event, Mounted, Owner, Snapshot, Space, System
 
     View = Callable[[Engine, list[str], Values], Picture]
+else:
+    from ctrt.linux.values import NamedTuple
+
+_LONGEST_WATCH = 1e9  # seconds
 
 
 def _graph(engine: Engine, values: Values, _report: Report) -> Picture | Text:
@@ -36,6 +40,11 @@ def _graph(engine: Engine, values: Values, _report: Report) -> Picture | Text:
         expected = "one target" if most == 1 else "two operands at most"
         raise CtrtError(f"graph {view}: expected {expected}, got {' '.join(words)}")
     return shown(show(engine, words, values), values)
+
+
+def _within(title: str) -> str:
+    """A title as a part of another one."""
+    return title[:1].lower() + title[1:] if title.startswith(("Container ", "The ")) else title
 
 
 class Target(NamedTuple):
@@ -98,6 +107,20 @@ def _of_engine(engine: Engine, kind: str, name: str) -> Target:
 
 
 def _namespace(path: str) -> Target:
+    return _inhabited(path, *_space_at(path))
+
+
+def _inhabited(path: str, space: Space, system: System) -> Target:
+    """The first process in a namespace."""
+    if not space.processes:
+        hint = "; only graph mounts can show it" if space.kind == "mnt" else ""
+        raise CtrtError(f"no process is in the {space.kind} namespace at {path}{hint}")
+    title = f"The {space.kind} namespace at {path}"
+    return Target(space.processes[0], title, None, system)
+
+
+def _space_at(path: str) -> tuple[Space, System]:
+    """The namespace whose file a path leads to, and the scan that it was found in."""
     from ctrt import observe
 
     try:
@@ -107,10 +130,7 @@ def _namespace(path: str) -> Target:
     system = observe.scan()
     for key, space in system.spaces.items():
         if (there.st_dev, there.st_ino) == key:
-            if not space.processes:
-                raise CtrtError(f"no process is in the {space.kind} namespace at {path}")
-            title = f"The {space.kind} namespace at {path}"
-            return Target(space.processes[0], title, None, system)
+            return space, system
     raise CtrtError(f"{path} is no namespace; name a file such as /proc/1/ns/net")
 
 
@@ -125,9 +145,17 @@ def _seen(target: Target) -> System:
 
 
 def compare(engine: Engine, first: str, second: str, *, ids: bool = False) -> Picture:
-    """What differs between two processes that `target_of` finds."""
+    """What differs between two processes that `target_of` finds.
+
+    With "inside" as the second it is the first one, as it takes itself to be.
+    """
     from ctrt import draw, observe
 
+    if second == "inside":
+        target = target_of(engine, first)
+        changes = observe.inside(_seen(target), target.pid)
+        title = f"{target.title or f'Process {first}'}, from outside and from inside"
+        return draw.difference(changes, "outside", "inside", title=title, ids=ids)
     (one, before), (other, after) = _looked_at(engine, first), _looked_at(engine, second)
     return draw.difference(observe.difference(one, other), before, after, ids=ids)
 
@@ -141,12 +169,58 @@ def _looked_at(engine: Engine, word: str) -> tuple[Snapshot, str]:
     return observe.snapshot(target.pid, command=target.command, others=False), name
 
 
-def _two_trees(engine: Engine, first: str, second: str, values: Values) -> Picture:
-    """The mounts of two targets, one below the other."""
-    from ctrt import draw
+class _Mounts(NamedTuple):
+    """A mount tree, whose it is, and which of its mounts are locked."""
 
-    (one, before), (other, after) = _looked_at(engine, first), _looked_at(engine, second)
-    return draw.mounts(one, ids=values.ids, all=values.all, beside=other, names=(before, after))
+    seen: Snapshot | Mounted
+    title: str
+    name: str
+    locked: frozenset[int]
+
+
+def _mounts(engine: Engine, words: list[str], values: Values) -> Picture:
+    """The mounts of a target, or of two, one below the other."""
+    from ctrt import draw, observe
+
+    one, *more = [_mounts_of(engine, word) for word in words] or [_mounts_of(engine, None)]
+    options: dict[str, Any] = {"ids": values.ids, "all": values.all}
+    if not more:
+        name = "" if isinstance(one.seen, observe.Snapshot) else one.name
+        return draw.mounts(
+            one.seen, title=one.title or None, names=(name, ""), locked=one.locked, **options
+        )
+    [other] = more
+    names, locked = (one.name, other.name), one.locked | other.locked
+    return draw.mounts(one.seen, beside=other.seen, names=names, locked=locked, **options)
+
+
+def _mounts_of(engine: Engine, word: str | None) -> _Mounts:
+    from ctrt import observe
+
+    if word is not None and word.startswith("/"):
+        space, system = _space_at(word)
+        if space.kind == "mnt" and not space.processes:
+            name = f"the mount namespace at {word}"
+            found = observe.mounted(system, space.key)
+            return _Mounts(found, f"Mounts of {name}", name, _locked(system, space.key))
+        target = _inhabited(word, space, system)
+    else:
+        target = target_of(engine, word)
+    snapshot = observe.snapshot(target.pid, command=target.command, others=False)
+    locked: frozenset[int] = frozenset()
+    own = snapshot.namespaces["mnt"]
+    if "mnt" in snapshot.differing and not isinstance(own, observe.Unknown):
+        locked = _locked(target.system or observe.scan(details=False), own.key)
+    name = (target.title or f"process {word}").removeprefix("Container ")
+    return _Mounts(snapshot, target.title or "", name, locked)
+
+
+def _locked(system: System, key: Key) -> frozenset[int]:
+    """The locked mounts of a namespace; none where it cannot be told, or has gone meanwhile."""
+    from ctrt import observe
+
+    found = observe.locked(system, key) if key in system.tables else frozenset[int]()
+    return frozenset() if isinstance(found, observe.Unknown) else found
 
 
 def _first(words: list[str]) -> str | None:
@@ -157,14 +231,12 @@ def _of_snapshot(view: str) -> View:
     def show(engine: Engine, words: list[str], values: Values) -> Picture:
         from ctrt import draw, observe
 
-        if len(words) == 2:
-            return _two_trees(engine, words[0], words[1], values)
         target = target_of(engine, _first(words))
         # Who shares its namespaces is not asked where the picture does not show it.
         others = view in ("container", "namespaces")
         snapshot = observe.snapshot(target.pid, command=target.command, others=others)
         options: dict[str, Any] = {"title": target.title, "ids": values.ids}
-        if view in ("container", "mounts"):
+        if view == "container":
             options["all"] = values.all
         picture: Picture = getattr(draw, view)(snapshot, **options)
         return picture
@@ -182,7 +254,8 @@ def _cgroups(engine: Engine, words: list[str], values: Values) -> Picture:
         forest = [(tree, list(observe.cgroup_tree(tree))) for tree in trees]
         return draw.cgroups(forest, ids=values.ids, all=values.all)
     target = target_of(engine, words[0])
-    title = f"cgroups of {target.title or target.command or f'process {words[0]}'}"
+    whose = _within(target.title or target.command or f"process {words[0]}")
+    title = f"cgroups of {whose}"
     forest = [(tree, observe.cgroup_branch(tree, target.pid)) for tree in trees]
     return draw.cgroups(forest, title=title, ids=values.ids, all=values.all, target=target.pid)
 
@@ -201,7 +274,7 @@ def _caps(engine: Engine, words: list[str], values: Values) -> Picture:
     program = observe.executable(system, target.pid, path) if path else rules.Program()
     outcome = rules.execve(now, program, roots=observe.roots(system, target.pid))
     name = target.command or system.processes[target.pid].name
-    title = f"Capabilities of {target.title or name}"
+    title = f"Capabilities of {_within(target.title or name)}"
     reach = observe.reach(system, target.pid)
     return draw.chain(
         name, now, outcome, reach, program=path, title=title, ids=values.ids, all=values.all
@@ -215,11 +288,35 @@ def _steps(engine: Engine, words: list[str], values: Values) -> Picture:
     options = RUN.parse(words)
     if not options.operands:
         raise CtrtError("graph steps: expected IMAGE [COMMAND...], as in: ctrt graph steps debian")
-    options.plan = True
+    options.plan = not getattr(values, "try")
     image, *command = options.operands
     prepared = engine.prepare(image, command, options)
     title = f"The start of {image}"
-    return plan_picture(engine, prepared, title=title, ids=values.ids, everything=values.all)
+    if options.plan:
+        return plan_picture(engine, prepared, title=title, ids=values.ids, everything=values.all)
+    from ctrt import draw
+
+    stop = _tried(engine, prepared)
+    return draw.steps(
+        prepared.plan, title=title, hide=stop.names, ids=values.ids, changes=stop.changes
+    )
+
+
+def _tried(engine: Engine, prepared: Prepared) -> Stop:
+    """The last stop of a start: all is done but the program, and taken back."""
+    last = len(prepared.plan.steps) - 1
+    stops: list[Stop] = []
+
+    def look(stop: Stop) -> bool:
+        stops.append(stop)
+        return stop.index < last
+
+    try:
+        engine.start(prepared, step=look).close()
+    except CtrtError:
+        if not stops or stops[-1].index < last:
+            raise  # a step failed; at the last one it was called off here
+    return stops[-1]
 
 
 def plan_picture(
@@ -235,7 +332,18 @@ def plan_picture(
 
     prepared.release()
     title = title or f"The start of {prepared.what}"
-    return draw.steps(prepared.plan, title=title, root=engine.root, ids=ids, all=everything)
+    return draw.steps(
+        prepared.plan, title=title, hide={engine.root: "ROOT"}, ids=ids, all=everything
+    )
+
+
+def planned(engine: Engine, prepared: Prepared, values: Values) -> Picture | Text:
+    """What --plan shows: the steps in words, and with --svg (in a cell: --graph) as a picture."""
+    file = getattr(values, "svg", None)  # %%caps has no such option, a command no --graph
+    if not file and not getattr(values, "graph", False):
+        return Text(engine.plan_text(prepared))
+    picture = plan_picture(engine, prepared)
+    return write_svg(picture, file) if file else picture
 
 
 def _stack(engine: Engine, words: list[str], values: Values) -> Picture:
@@ -274,12 +382,16 @@ def _network(engine: Engine, words: list[str], values: Values) -> Picture:
             )
         else:
             sides.append(draw.Side(space.key, name, whose, space.initial, found))
-    title = "Networks" if target is None else f"Network of {target.title or f'process {words[0]}'}"
+    title = "Networks"
+    if target is not None:
+        title = f"Network of {_within(target.title or f'process {words[0]}')}"
     return draw.network(sides, title=title, ids=values.ids, all=values.all)
 
 
 def _lonely(network: Any) -> bool:
-    return len(getattr(network, "links", ())) == 1
+    if len(getattr(network, "links", ())) != 1:
+        return False
+    return not network.listeners and not network.routes
 
 
 def _who(system: System, owners: dict[int, Owner], pids: tuple[int, ...]) -> str:
@@ -308,7 +420,7 @@ def _namespaces(engine: Engine, words: list[str], values: Values) -> Picture:
 _VIEWS: dict[str, tuple[View, int]] = {
     "container": (_of_snapshot("container"), 1),
     "namespaces": (_namespaces, 1),
-    "mounts": (_of_snapshot("mounts"), 2),
+    "mounts": (_mounts, 2),
     "caps": (_caps, 2),
     "ids": (_of_snapshot("ids"), 1),
     "cgroups": (_cgroups, 1),
@@ -332,6 +444,73 @@ def caps(engine: Engine, values: Values, _report: Report = None) -> Any:
     return picture
 
 
+def _watch(_engine: Engine, values: Values, _report: Report) -> Flow:
+    """What changes on the machine, as it happens or as it was recorded."""
+    from ctrt import observe
+
+    if values.replay is not None:
+        if values.record is not None or values.seconds is not None:
+            raise CtrtError("watch: --replay shows what was recorded; it goes with --json alone")
+        happening: Iterable[Event] = observe.replay(values.replay).events
+    else:
+        happening = observe.watch(seconds=_seconds(values.seconds))
+        if values.record is not None:
+            happening = observe.recorded(values.record, happening)
+    tell = _event_json if values.json else _event_text
+    return Flow(tell(event) for event in happening)
+
+
+def _seconds(word: str | None) -> float | None:
+    if word is None:
+        return None
+    try:
+        seconds = float(word)
+    except ValueError:
+        seconds = -1.0
+    if not 0 <= seconds < _LONGEST_WATCH:
+        raise CtrtError(f"watch: --seconds {word!r} is not a number of seconds")
+    return seconds
+
+
+def _event_text(event: Event) -> str:
+    """One line for each change; of the first event, which has none, what there is."""
+    from time import localtime, strftime
+
+    from ctrt.observe import Unknown
+    from ctrt.words import plural, visible
+
+    system = event.system
+    clock = f"{strftime('%H:%M:%S', localtime(event.moment))}.{int(event.moment % 1 * 1000):03}"
+    if not event.changes:
+        tables = [table for table in system.tables.values() if not isinstance(table, Unknown)]
+        counted = (
+            f"{len(system.processes)} processes",
+            plural(len(system.spaces), "namespace"),
+            plural(sum(len(table.mounts) for table in tables), "mount"),
+        )
+        return f"{clock}    there are {', '.join(counted)}\n"
+    lines = []
+    for change in event.changes:
+        values = " → ".join(filter(None, (change.before, change.after)))
+        where = f" in mnt:[{change.key.inode}]" if change.key and change.kind == "mount" else ""
+        what = f"{change.kind} {change.what}{where}: {values}"
+        lines.append(f"{clock}  {change.sign} {visible(what)}\n")
+    return "".join(lines)
+
+
+def _event_json(event: Event) -> str:
+    import json
+
+    changes = [
+        {
+            **{name: getattr(change, name) for name in change._fields[:-1]},
+            "namespace": change.key.inode if change.key else None,
+        }
+        for change in event.changes
+    ]
+    return json.dumps({"moment": event.moment, "told": event.told, "changes": changes}) + "\n"
+
+
 JSON = Option("--json", "as JSON")
 VERBS = [
     Verb(
@@ -345,6 +524,9 @@ VERBS = [
             [
                 Option("--ids", "show pids, inodes and host paths"),
                 Option("--all", "show every mount, also those of every container"),
+                Option(
+                    "--try", "steps: do all but start the program, and show what each step changes"
+                ),
                 Option("--svg", "write an SVG file", metavar="FILE"),
                 JSON,
             ],
@@ -353,4 +535,20 @@ VERBS = [
         range(1 << 20),
     ),
     Verb(CAPS, caps, range(2)),
+    Verb(
+        Table(
+            "watch",
+            "Tell what changes on the machine, as it happens: processes, namespaces, mounts, "
+            "capabilities, cgroups.",
+            "",
+            [
+                Option("--seconds", "end after so long, not at an interrupt", metavar="NUMBER"),
+                Option("--record", "write everything to a file, too", metavar="FILE"),
+                Option("--replay", "tell what such a file has recorded", metavar="FILE"),
+                Option("--json", "as JSON, a line for each moment"),
+            ],
+        ),
+        _watch,
+        NONE,
+    ),
 ]
