@@ -12,8 +12,10 @@ import platform
 from typing import TYPE_CHECKING
 
 from IPython.core.error import StdinNotImplementedError
+from IPython.display import display
 
 if TYPE_CHECKING:
+    from IPython.core.display_functions import DisplayHandle
     from IPython.core.interactiveshell import InteractiveShell
 
     from ctrt.engine import Stop
@@ -77,10 +79,15 @@ class Asker:
 class Stepper:
     """Called before each step of a start: shows it, and asks whether to do it.
 
-    A frontend that answers no questions lets the rest go on.
+    A frontend that answers no questions lets the rest go on. With `drawn` there is a picture of
+    all steps as well, in which a mark moves on.
     """
 
-    def __init__(self, shell: InteractiveShell, interrupts: Interrupts) -> None:
+    def __init__(
+        self, shell: InteractiveShell, interrupts: Interrupts, *, drawn: bool = False
+    ) -> None:
+        self._drawn = drawn
+        self._handle: DisplayHandle | None = None
         self._kernel = getattr(shell, "kernel", None)
         self._interrupts = interrupts
         self._stops = True
@@ -89,6 +96,8 @@ class Stepper:
         """Ask; no calls the start off."""
         if not self._stops:
             return True
+        if self._drawn:
+            self._draw(stop)
         print(stop, flush=True)
         question = "Enter: do it; c: go on without stopping; q: call it off "
         try:
@@ -101,6 +110,13 @@ class Stepper:
             return False
         self._stops = answer != "c"
         return answer != "q"
+
+    def _draw(self, stop: Stop) -> None:
+        picture = stop.picture()
+        if self._handle is None:
+            self._handle = display(picture, display_id=True)
+        else:
+            self._handle.update(picture)
 
 
 def waits(pid: int, identity: tuple[int, int], terminal: bool = False) -> bool:

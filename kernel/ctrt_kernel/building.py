@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from ctrt.engine import Engine
     from ctrt.engine.building import Event
     from ctrt.engine.options import Values
+    from ctrt_kernel.progress import Bar
 
 FIRST_LINE = 2
 """The Containerfile begins below the magic's line."""
@@ -42,7 +43,7 @@ def build(shell: InteractiveShell, engine: Engine, values: Values, text: str) ->
                 [name],
                 where="the cell",
                 first_line=FIRST_LINE,
-                tell=_print if plain else bar.step,
+                tell=tell if plain else bar.step,
                 report=bar,
             )
         failed = False
@@ -54,7 +55,12 @@ def build(shell: InteractiveShell, engine: Engine, values: Values, text: str) ->
     return VERBS["graph"](engine, ["image", name])
 
 
-def _print(event: Event) -> None:
+def build_file(engine: Engine, values: Values, bar: Bar) -> Text:
+    """`%ctrt build`: steps and their output stay below the cell, as text."""
+    return verbs.build(engine, values, bar, None if values.quiet else tell)
+
+
+def tell(event: Event) -> None:
     """A step or its output, as text that stays."""
     if event.kind == "step":
         print(f"STEP {event.number}/{event.total}: {event.text}", flush=True)

@@ -99,7 +99,7 @@ def carry_out(shell: InteractiveShell, engine: Engine, prepared: Prepared, wishe
         if wishes.steps:
             from ctrt_kernel.asking import Stepper
 
-            step = Stepper(shell, interrupts)
+            step = Stepper(shell, interrupts, drawn=wishes.draw is not None)
         container = start(engine, prepared, wishes, step)
         quiet = None
         if wishes.asks:

@@ -43,12 +43,10 @@ _servers_lock = threading.Lock()
 
 
 def _planned(engine: Engine, prepared: Prepared, values: Values) -> Any:
-    """What --plan shows: the steps in words, and with --graph as a picture."""
-    if getattr(values, "graph", False):  # exec has no such option
-        from ctrt.engine.verbs.seeing import plan_picture
+    """What --plan shows."""
+    from ctrt.engine.verbs.seeing import planned
 
-        return plan_picture(engine, prepared)
-    return Text(engine.plan_text(prepared))
+    return planned(engine, prepared, values)
 
 
 F = TypeVar("F", bound="Callable[..., Any]")
@@ -345,7 +343,10 @@ class CtrtMagics(Magics):
         if live:
             return _live(engine, [word for word in rest if not word.startswith("--live")])
         with Bar(self.shell, alone=False) as progress:
-            result = VERBS[verb](engine, rest, progress)
+            if verb == "build":
+                result = building.build_file(engine, VERBS[verb].parse(rest), progress)
+            else:
+                result = VERBS[verb](engine, rest, progress)
         if not isinstance(result, Flow):
             return result
         for piece in result:

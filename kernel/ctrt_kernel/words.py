@@ -57,7 +57,7 @@ def _with(options: Sequence[Option], *more: Option) -> tuple[Option, ...]:
 
 
 _CELLS_OWN = (
-    "--env", "--workdir", "--user", "--plan", "--pull", "--tls-verify", "--rm", "--tty",
+    "--env", "--workdir", "--user", "--plan", "--svg", "--pull", "--tls-verify", "--rm", "--tty",
 )  # fmt: skip
 OF_A_NEW_CONTAINER = (
     *(o.names[-1] for o in RUN.options if o.names[-1] not in (*_CELLS_OWN, "--interactive")),
@@ -164,6 +164,8 @@ def parse(table: Table, line: str) -> Values:
         name = getattr(values, option)
         if isinstance(name, str) and not name.isidentifier():
             raise CtrtError(f"{table.verb}: --{option} {name!r} is not the name of a variable")
+    if getattr(values, "svg", None) and not values.plan:
+        raise CtrtError(f"{table.verb}: --svg goes with --plan: it draws the steps of the start")
     if values.out and values.json:
         raise CtrtError(f"{table.verb}: --out and --json both want standard output; name one")
     if values.bg:

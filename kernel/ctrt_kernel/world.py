@@ -132,7 +132,7 @@ def world() -> dict[str, Any]:
     from ctrt_kernel import jobs
 
     engine = default_engine()
-    mine = {job.name for job in jobs.running() if job.name and not job.keeps}
+    kept = {job.name for job in jobs.running() if job.name and not job.keeps}
     try:
         containers = [
             {
@@ -140,7 +140,7 @@ def world() -> dict[str, Any]:
                 "image": parse(state["image"]).familiar(),
                 "command": " ".join(state["command"]),
                 "pid": int(state["pid"]),
-                "output": state["name"] in mine,
+                "output": state["name"] in kept or bool(state.get("record")),
             }
             for state in engine.states()
         ]
@@ -197,12 +197,14 @@ def _remove(name: str, _send: Callable[[dict[str, Any]], None]) -> str:
 
 
 def _output(name: str, _send: Callable[[dict[str, Any]], None]) -> str:
+    from ctrt.engine.verbs import VERBS
     from ctrt_kernel import jobs
 
     for job in jobs.running():
-        if name == job.name:
+        if name == job.name and not job.keeps:
             return job.text()
-    raise CtrtError(f"the output of {name} was not kept: it went where it was started")
+    # A detached container's, whoever started it.
+    return str(VERBS["logs"](default_engine(), ["--", name]))
 
 
 _WHERE = ("/proc/self/ns/pid", "/proc/self/ns/mnt")

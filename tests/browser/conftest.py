@@ -37,6 +37,8 @@ DATA = Path(__file__).parent / "data"
 MIME = "application/vnd.ctrt.graph.v1+json"
 START_SECONDS = 180
 WAIT_MS = 60_000
+OF_A_RESTART = "Canceled future for create_subshell_request"
+"""JupyterLab's own: a kernel was restarted while it was asked for a subshell, for any comm."""
 expect.set_options(timeout=30_000)
 
 CHROMIUM_FLAGS = [
@@ -107,12 +109,11 @@ def _environment(home: Path) -> dict[str, str]:
     }
 
 
-@pytest.fixture(scope="session")
-def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
-    """JupyterLab on a free port of the loopback interface."""
+@contextlib.contextmanager
+def running_lab(home: Path) -> Iterator[Lab]:
+    """JupyterLab on a free port of the loopback interface, with its files in `home`."""
     if not (EXTENSION / "package.json").exists() or not MODULE.exists():
         pytest.fail("labextension/ is not built: run `npm ci && npm run build:prod` in it")
-    home = tmp_path_factory.mktemp("lab")
     notebooks = home / "notebooks"
     notebooks.mkdir()
     log = home / "server.log"
@@ -159,8 +160,8 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
             server.wait()
 
 
-@pytest.fixture(scope="session")
-def browser() -> Iterator[Browser]:
+@contextlib.contextmanager
+def running_browser() -> Iterator[Browser]:
     """Chromium without a window."""
     program = os.environ.get("CTRT_CHROMIUM") or shutil.which("chromium")
     if program is None:
@@ -169,6 +170,20 @@ def browser() -> Iterator[Browser]:
         running = playwright.chromium.launch(executable_path=program, args=CHROMIUM_FLAGS)
         yield running
         running.close()
+
+
+@pytest.fixture(scope="session")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+    """A JupyterLab for all tests."""
+    with running_lab(tmp_path_factory.mktemp("lab")) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """A Chromium for all tests."""
+    with running_browser() as running:
+        yield running
 
 
 class LabPage:
@@ -258,7 +273,7 @@ def lab_page(browser: Browser, lab: Lab, tmp_path: Path) -> Iterator[LabPage]:
     for session in lab.call("GET", "api/sessions"):
         with contextlib.suppress(OSError):
             lab.call("DELETE", f"api/sessions/{session['id']}")
-    assert page.errors == []
+    assert [error for error in page.errors if OF_A_RESTART not in error] == []
 
 
 @pytest.fixture

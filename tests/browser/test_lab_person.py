@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import socket
+import sys
+import threading
+import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import nbformat
 import pytest
 from playwright.sync_api import expect
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "kernel"))
+from inside_images import PYTHON_IMAGE, missing, python_image
+
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from conftest import Lab, LabPage
+    from playwright.sync_api import Locator
 
 IMAGE = "localhost/person/shell"
 
@@ -21,16 +34,39 @@ def image(lab: Lab) -> None:
     from ctrt.images.hostimage import from_host
 
     engine = Engine(str(lab.settings.parent / "ctrt"))
-    from_host(engine.store, IMAGE, ["sh", "base64", "cat", "ls", "sleep"])
+    from_host(engine.store, IMAGE, ["sh", "base64", "cat", "grep", "ls", "sleep"])
     engine.close()
 
 
-def _open(lab_page: LabPage, *cells: str) -> None:
-    spec = {"name": "ctrt", "display_name": "ctrt", "language": "python"}
+def _open(lab_page: LabPage, *cells: str, kernel: str = "ctrt") -> None:
+    spec = {"name": kernel, "display_name": kernel, "language": "python"}
     code = [nbformat.v4.new_code_cell(cell) for cell in cells]
     notebook = nbformat.v4.new_notebook(cells=code, metadata={"kernelspec": spec})
     lab_page.open("person.ipynb", notebook)
     lab_page.wait_for_kernel()
+
+
+def _cell(lab_page: LabPage, number: int) -> Locator:
+    return lab_page.page.locator(".jp-CodeCell").nth(number)
+
+
+def _press_shift_enter(lab_page: LabPage, number: int = 0) -> Locator:
+    """Click into a cell and run it by the keys; its output."""
+    _cell(lab_page, number).locator(".cm-content").click()
+    lab_page.page.keyboard.press("Shift+Enter")
+    return _cell(lab_page, number).locator(".jp-OutputArea")
+
+
+def _keep(lab_page: LabPage, name: str, bottom: Locator) -> None:
+    """A picture of the notebook's upper part, down to an element."""
+    area = lab_page.page.locator(".jp-MainAreaWidget:visible").first.bounding_box()
+    end = bottom.bounding_box()
+    assert area is not None
+    assert end is not None
+    height = min(end["y"] + end["height"] + 24, area["y"] + area["height"]) - area["y"]
+    lab_page.page.screenshot(
+        path=lab_page.screenshots / f"{name}.png", clip={**area, "height": height}
+    )
 
 
 def test_complete_an_image_s_name(lab_page: LabPage) -> None:
@@ -49,25 +85,171 @@ def test_complete_an_image_s_name(lab_page: LabPage) -> None:
 def test_answer_a_question(lab_page: LabPage) -> None:
     _open(lab_page, f"%%container -t {IMAGE}\nprintf 'Your name? '; read name; echo Hello, $name!")
     page = lab_page.page
-    page.evaluate("void window.jupyterapp.commands.execute('notebook:run-all-cells')")
+    output = _press_shift_enter(lab_page)
     question = page.locator(".jp-Stdin-input")
     expect(question).to_be_visible()
-    lab_page.screenshot("question")
+    _keep(lab_page, "question", question)
     question.fill("Ada")
     question.press("Enter")
-    expect(page.locator(".jp-OutputArea").last).to_contain_text("Hello, Ada!")
+    expect(output).to_contain_text("Hello, Ada!")
 
 
 def test_interrupt(lab_page: LabPage) -> None:
     _open(lab_page, f"%%container {IMAGE}\necho ready; exec sleep 600")
-    page = lab_page.page
-    page.evaluate("void window.jupyterapp.commands.execute('notebook:run-all-cells')")
-    output = page.locator(".jp-OutputArea").last
+    output = _press_shift_enter(lab_page)
     expect(output).to_contain_text("ready")
-    page.evaluate("void window.jupyterapp.commands.execute('notebook:interrupt-kernel')")
+    lab_page.page.locator('[data-command="notebook:interrupt-kernel"]').first.click()
     expect(output).to_contain_text("KeyboardInterrupt")
     lab_page.wait_for_kernel()
-    lab_page.screenshot("interrupt")
+    _keep(lab_page, "interrupt", _cell(lab_page, 1))
+
+
+def test_run_save_and_read_it_again(lab_page: LabPage) -> None:
+    """As somebody who gets the notebook: other than its author they have never trusted it."""
+    _open(lab_page, f"%%container --graph {IMAGE}\necho it ran")
+    expect(_press_shift_enter(lab_page)).to_contain_text("it ran")
+    page = lab_page.page
+    page.keyboard.press("Control+s")
+    page.wait_for_function("!window.jupyterapp.shell.currentWidget.context.model.dirty")
+    saved = nbformat.read(lab_page.lab.notebooks / "person.ipynb", as_version=4)
+    saved.cells[0].source += "  # as sent"
+    lab_page.open("sent.ipynb", saved)
+    lab_page.node("mnt[1]").click()
+    expect(lab_page.view.locator(".ctrt-drawer")).to_contain_text("mount")
+    trusted = "window.jupyterapp.shell.currentWidget.content.widgets.every(c => c.model.trusted)"
+    assert page.evaluate(trusted) is False
+
+
+def test_hostile_output_is_text(lab_page: LabPage) -> None:
+    evil = "<img src=x onerror=window.pwned=1><script>window.pwned=1</script>"
+    _open(
+        lab_page,
+        f"%%container {IMAGE}\ncat <<'E'\n{evil}\nE\n"
+        "printf '\\377\\376 \\033]0;title\\007 \\033[2J \\033]8;;javascript:1\\007 end'",
+    )
+    output = _press_shift_enter(lab_page)
+    expect(output).to_contain_text(evil)
+    expect(output).to_contain_text("end")
+    assert output.locator("img, script, a[href^='javascript']").count() == 0
+    assert lab_page.page.evaluate("window.pwned") is None
+
+
+def test_a_cell_with_chosen_capabilities(lab_page: LabPage) -> None:
+    _open(lab_page, "%%caps --drop ALL --add net_raw --graph\ngrep CapEff /proc/self/status")
+    output = _press_shift_enter(lab_page)
+    expect(output).to_contain_text("CapEff:\t0000000000002000")
+    expect(lab_page.view.locator(".ctrt-graph .ctrt-button").first).to_be_visible()
+    lab_page.screenshot("caps")
+    assert lab_page.faults(".ctrt-view") == []
+
+
+@pytest.fixture
+def slow_registry(lab: Lab) -> Iterator[tuple[str, threading.Event]]:
+    """An image in a registry behind a line that is slow until the event is set."""
+    from ctrt.engine import Engine
+    from ctrt.images.hostimage import from_host
+    from ctrt.images.serve import Server
+
+    engine = Engine(str(lab.settings.parent / "elsewhere"))
+    big = lab.settings.parent / "big"
+    big.write_bytes(os.urandom(3_000_000))
+    from_host(engine.store, "localhost/demo/large", ["sh"], files=[(str(big), "/big")])
+    server = Server(engine.store).start_in_thread()
+    fast = threading.Event()
+    line = socket.create_server(("127.0.0.1", 0))
+
+    def copy(source: socket.socket, sink: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while data := source.recv(1 << 15):
+                if not fast.is_set():
+                    time.sleep(0.05)
+                sink.sendall(data)
+        with contextlib.suppress(OSError):
+            sink.shutdown(socket.SHUT_RDWR)
+
+    def carry(near: socket.socket) -> None:
+        with near, socket.create_connection(("127.0.0.1", server.port)) as far:
+            back = threading.Thread(target=copy, args=(far, near))
+            back.start()
+            copy(near, far)
+            back.join()
+
+    def serve() -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                threading.Thread(target=carry, args=(line.accept()[0],), daemon=True).start()
+
+    threading.Thread(target=serve, daemon=True).start()
+    yield f"localhost:{line.getsockname()[1]}/demo/large", fast
+    line.shutdown(socket.SHUT_RDWR)
+    line.close()
+    server.stop()
+    engine.destroy()
+
+
+def test_a_pull_with_its_bar(lab_page: LabPage, slow_registry: tuple[str, threading.Event]) -> None:
+    name, fast = slow_registry
+    _open(lab_page, f"%ctrt pull {name}", "%ctrt rmi " + name)
+    page = lab_page.page
+    output = _press_shift_enter(lab_page)
+    bar = output.locator(".progress-bar")
+    expect(bar).to_be_visible()
+    page.wait_for_function(
+        "parseFloat(document.querySelector('.jp-OutputArea .progress-bar').style.width) > 20"
+    )
+    _keep(lab_page, "pull", _cell(lab_page, 1))
+    fast.set()
+    expect(output).to_contain_text("demo/large:latest")
+    expect(bar).to_have_count(0)
+    _press_shift_enter(lab_page, 1)
+    fast.clear()
+    page.get_by_role("tab", name="Containers", exact=True).click()
+    panel = page.locator("#ctrt-world")
+    panel.get_by_role("textbox", name="Image to pull").fill(name)
+    panel.get_by_role("button", name="Pull").click()
+    expect(panel.locator("progress, [role=progressbar]").first).to_be_visible()
+    fast.set()
+    images = panel.get_by_role("region", name="Images")
+    expect(images).to_contain_text("demo/large")
+    images.get_by_role("button", name=f"Remove {name}").click()
+    expect(images).not_to_contain_text("demo/large")
+
+
+def test_an_image_as_a_kernel_and_its_debugger(lab_page: LabPage, lab: Lab) -> None:
+    if missing():
+        pytest.skip(missing())
+    from ctrt.engine import Engine
+    from ctrt.engine.verbs import VERBS
+
+    engine = Engine(str(lab.settings.parent / "ctrt"))
+    python_image(engine)
+    before = os.environ.get("JUPYTER_DATA_DIR")
+    os.environ["JUPYTER_DATA_DIR"] = str(lab.settings.parent / "data")
+    try:
+        VERBS["kernel"](engine, ["install", "--image", PYTHON_IMAGE, "--name", "inside"])
+    finally:
+        del os.environ["JUPYTER_DATA_DIR"]
+        if before is not None:
+            os.environ["JUPYTER_DATA_DIR"] = before
+        engine.close()
+    _open(
+        lab_page,
+        "import os, socket\nprint('process', os.getpid(), 'on', socket.gethostname())\n"
+        "print([name for _, name in socket.if_nameindex()])",
+        "names = ['Ada', 'Grace']\nfor name in names:\n    print('hello', name)",
+        kernel="inside",
+    )
+    expect(_press_shift_enter(lab_page)).to_contain_text("process 1 on python\n['lo']")
+    page = lab_page.page
+    page.locator('[data-command="debugger:restart-debug"], .jp-DebuggerBugButton').first.click()
+    # It is on as soon as it knows the variables.
+    expect(page.locator(".jp-DebuggerVariables")).to_contain_text("socket")
+    _cell(lab_page, 1).locator(".cm-breakpoint-gutter .cm-gutterElement").nth(3).click()
+    expect(page.locator(".jp-DebuggerBreakpoints")).to_contain_text("3")
+    _press_shift_enter(lab_page, 1)
+    expect(page.locator(".jp-DebuggerCallstack")).to_contain_text("<module>")
+    lab_page.screenshot("kernel")
+    page.locator('[data-command="debugger:continue"]').first.click()
 
 
 def test_build_an_image_in_a_cell(lab_page: LabPage) -> None:

@@ -10,6 +10,7 @@ from playwright.sync_api import expect
 
 if TYPE_CHECKING:
     from conftest import LabPage
+    from playwright.sync_api import Page
 
 SHOW = """\
 import json
@@ -102,3 +103,89 @@ def test_the_widget_and_python_follow_each_other(lab_page: LabPage, data_path: s
     expect(lab_page.view.locator("h3")).to_have_text("Another")
     expect(lab_page.view.locator(".ctrt-drawer")).to_be_visible()
     assert _run(lab_page, "print(repr(widget))") == "GraphWidget('Another')\n"
+
+
+FOLLOW = """\
+from ctrt.widgets import NamespaceGraph
+widget = NamespaceGraph("host", live=True)
+widget
+"""
+
+
+def _choose(lab_page: LabPage, row: int) -> str:
+    """Click a row, and give back its id as the page knows it."""
+    line = lab_page.view.locator("tr.ctrt-line").nth(row)
+    line.click()
+    expect(line).to_have_attribute("aria-selected", "true")
+    expect(lab_page.view.locator(".ctrt-drawer")).to_be_visible()
+    return line.locator(".ctrt-name").get_attribute("title") or ""
+
+
+def _save(page: Page) -> None:
+    page.keyboard.press("Control+s")
+    page.wait_for_function("!window.jupyterapp.shell.currentWidget.context.model.dirty")
+
+
+def test_it_survives_reload_restart_and_a_second_window(lab_page: LabPage) -> None:
+    page = lab_page.page
+    lab_page.open("survive.ipynb", _notebook(FOLLOW))
+    lab_page.wait_for_kernel()
+    lab_page.run_all()
+    asked = "print(widget.graph['rows'][{row}]['id'] == widget.selected)"
+    expect(lab_page.view).to_have_count(1)
+    _choose(lab_page, 0)
+    _comes(lab_page, asked.format(row=0), "True\n")
+    _save(page)
+
+    page.reload()
+    lab_page.wait_for_kernel()
+    live = page.locator(".ctrt-live .ctrt-view")
+    expect(live).to_be_visible()
+    expect(lab_page.view).to_have_count(1)
+    expect(lab_page.view.locator("tr.ctrt-line").first).to_have_attribute("aria-selected", "true")
+    _choose(lab_page, 1)
+    _comes(lab_page, asked.format(row=1), "True\n")
+
+    second = page.context.new_page()
+    second.goto(
+        f"{lab_page.lab.url}/lab/workspaces/two/tree/survive.ipynb?token={lab_page.lab.token}"
+    )
+    other = second.locator(".ctrt-live .ctrt-view")
+    expect(other.locator("tr.ctrt-line").nth(1)).to_have_attribute("aria-selected", "true")
+    other.locator("tr.ctrt-line").first.click()
+    expect(lab_page.view.locator("tr.ctrt-line").first).to_have_attribute("aria-selected", "true")
+    second.close()
+
+    page.evaluate("window.jupyterapp.shell.currentWidget.sessionContext.session.kernel.restart()")
+    lab_page.wait_for_kernel()
+    # Its kernel is gone, and what it showed can still be walked.
+    _choose(lab_page, 2)
+    page.reload()
+    lab_page.wait_for_kernel()
+    expect(lab_page.view).to_have_count(1)
+    _choose(lab_page, 1)
+    expect(page.get_by_text("Error displaying widget", exact=False).locator("visible=true")
+           ).to_have_count(0)  # fmt: skip
+    expect(live).to_have_count(0)
+    lab_page.run_all()
+    expect(live).to_be_visible()
+    expect(lab_page.view).to_have_count(1)
+
+
+def test_a_saved_one_that_nobody_trusts_is_a_picture(lab_page: LabPage) -> None:
+    page = lab_page.page
+    lab_page.open("trusted.ipynb", _notebook(FOLLOW))
+    lab_page.wait_for_kernel()
+    lab_page.run_all()
+    expect(lab_page.view).to_be_visible()
+    _save(page)
+    saved = nbformat.read(lab_page.lab.notebooks / "trusted.ipynb", as_version=4)
+    assert "widgets" not in saved.metadata
+    saved.cells[0].source += "# as somebody else has it"
+    for session in lab_page.lab.call("GET", "api/sessions"):
+        lab_page.lab.call("DELETE", f"api/sessions/{session['id']}")
+    lab_page.open("foreign.ipynb", saved)
+    _choose(lab_page, 0)
+    trusted = "window.jupyterapp.shell.currentWidget.content.widgets.every(c => c.model.trusted)"
+    assert page.evaluate(trusted) is False
+    expect(page.locator(".ctrt-live")).to_have_count(0)

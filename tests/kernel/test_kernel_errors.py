@@ -87,4 +87,7 @@ def test_a_port_that_is_taken(kernel: Kernel) -> None:
         taken.listen()
         port = taken.getsockname()[1]
         error = kernel.bad(f"%ctrt registry serve --port {port}")
-    assert error.startswith(f"CtrtError: images cannot be served on 127.0.0.1:{port}: ")
+    assert error == (
+        f"CtrtError: images cannot be served on 127.0.0.1:{port}: Address already in use; "
+        "choose another by --port, 0 for a free one"
+    )

@@ -63,6 +63,19 @@ def test_plain_progress_stays(kernel: Kernel) -> None:
     assert outcome.stream("stderr") == "e\n"
 
 
+def test_a_build_of_a_file_is_told_below_the_cell(kernel: Kernel, tmp_path: Path) -> None:
+    (tmp_path / "Containerfile").write_text(f"{FROM}\nRUN echo out; echo e >&2\n")
+    outcome = kernel.good(f"%ctrt build --no-cache -t localhost/made/six {tmp_path}")
+    assert outcome.stream("stdout") == (
+        f"STEP 1/2: FROM {IMAGE} AS 0\nSTEP 2/2: RUN echo out; echo e >&2\nout\n"
+    )
+    assert outcome.stream("stderr") == "e\n"
+    assert outcome.result["text/plain"] == "localhost/made/six:latest"
+    quiet = kernel.good(f"%ctrt build -q --no-cache -t localhost/made/six {tmp_path}")
+    assert quiet.stream("stdout") == ""
+    assert kernel.bad("%ctrt build a b").startswith("CtrtError: build: expected [CONTEXT]")
+
+
 def test_the_output_of_a_step_that_fails_stays(kernel: Kernel) -> None:
     outcome = kernel.run(f"%%image x\n{FROM}\nRUN echo first\nRUN echo out; echo why >&2; exit 3")
     assert outcome.stream("stdout") == "out\n"
@@ -114,7 +127,8 @@ def test_an_interrupt_ends_the_step(kernel: Kernel, store: Path) -> None:
     )
     sent = kernel.send(cell)
     outcome = kernel.outcome(
-        sent, watch=lambda m: kernel.interrupt() if m.content.get("text") == "go\n" else None
+        sent,
+        watch=lambda m: kernel.interrupt() if m.content.get("text", "").strip() == "go" else None,
     )
     assert outcome.error.startswith("KeyboardInterrupt")
     assert wait_until(lambda: leftovers(store) == [])

@@ -36,18 +36,20 @@ def run(code, answer=None, watch=lambda text: None):
         stdin_hook=lambda message: client.input(answer),
     )
     printed.append("".join(text))
-run("import os, sys, ipykernel; print(os.getpid(), os.getuid(), sys.executable)")
-run("import socket; print([name for _, name in socket.if_nameindex()])")
-run("print(os.path.exists('notebook-is-here'))")
-run("!ls -d /etc")
-run("print(input() + '!')", "Ada")
-run("import time; print('go', flush=True); time.sleep(600)",
-    watch=lambda text: manager.interrupt_kernel() if text == "go\\n" else None)
-manager.restart_kernel()
-client.wait_for_ready(timeout=100)
-run("ipykernel")
-client.stop_channels()
-manager.shutdown_kernel()
+try:
+    run("import os, sys, ipykernel; print(os.getpid(), os.getuid(), sys.executable)")
+    run("import socket; print([name for _, name in socket.if_nameindex()])")
+    run("print(os.path.exists('notebook-is-here'))")
+    run("!ls -d /etc")
+    run("print(input() + '!')", "Ada")
+    run("import time; print('go', end='', flush=True); time.sleep(600)",
+        watch=lambda text: manager.interrupt_kernel() if "go" in (text or "") else None)
+    manager.restart_kernel()
+    client.wait_for_ready(timeout=100)
+    run("ipykernel")
+finally:
+    client.stop_channels()
+    manager.shutdown_kernel()
 print(json.dumps(printed))
 """
 
@@ -69,7 +71,7 @@ EXPECTED = [
     "True\n",
     "/etc\n",
     "Ada!\n",
-    "go\nKeyboardInterrupt",
+    "goKeyboardInterrupt",
     "NameError",
 ]
 

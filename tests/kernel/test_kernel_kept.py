@@ -88,6 +88,24 @@ def test_a_container_of_another_notebook(one: Kernel, fresh_kernel: Kernel) -> N
     assert one.good("%%container --in one\ncat /left").stream("stdout") == "first\n"
 
 
+def test_two_notebooks_pull_and_run_the_same_at_once(one: Kernel, fresh_kernel: Kernel) -> None:
+    one.good("from ctrt.images.serve import Server; from ctrt.engine import default_engine")
+    one.good("server = Server(default_engine().store).start_in_thread()")
+    port = one.good("print(server.port)").stream("stdout").strip()
+    image = f"localhost:{port}/test/shell"
+    cell = f"%%container --pull always {image}\necho ran"
+    for _ in range(3):
+        sent = [(kernel, kernel.send(cell)) for kernel in (one, fresh_kernel)]
+        for kernel, message in sent:
+            outcome = kernel.outcome(message)
+            assert outcome.error == ""
+            assert outcome.stream("stdout") == "ran\n"
+        one.good(f"%ctrt rmi {image}")
+    one.good("server.stop()")
+    error = fresh_kernel.bad(f"%%container --name one {IMAGE}\ntrue")
+    assert "one" in error
+
+
 def test_a_container_that_was_left_running(kernel: Kernel) -> None:
     kernel.good(f"%%container -d --name apart {IMAGE}\nexec sleep 600")
     try:

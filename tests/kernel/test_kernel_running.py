@@ -65,6 +65,17 @@ def test_a_start_step_by_step(kernel: Kernel) -> None:
     assert text.endswith("ran\n")
 
 
+def test_a_mark_moves_on_in_the_picture_of_a_start(kernel: Kernel) -> None:
+    outcome, _ = kernel.asked(f"%%container --step --graph {IMAGE}\necho ran", "", "", "", "", "c")
+    updates = [m.content["data"] for m in outcome.messages if m.kind == "update_display_data"]
+    [first, *_] = (data["text/plain"] for data in outcome.displays)
+    assert "▶ 1 " in first
+    assert ["▶ 2 " in updates[0]["text/plain"], "✓ 1 " in updates[0]["text/plain"]] == [True, True]
+    # The clone is among the first steps, and what it made was looked at.
+    assert any("new user" in data["text/plain"] for data in updates)
+    assert outcome.stream("stdout").endswith("ran\n")
+
+
 def test_a_start_that_is_called_off(kernel: Kernel) -> None:
     for answers in (("", "q"), ("", None)):
         outcome, _ = kernel.asked(f"%%container --step {IMAGE}\necho ran", *answers)

@@ -109,11 +109,23 @@ def test_a_live_view_uses_little_of_a_core(kernel: Kernel, panel: Panel) -> None
     kernel.good("job.stop(0)")
 
 
+def test_the_output_of_a_container_that_was_left_running(kernel: Kernel, panel: Panel) -> None:
+    kernel.good(f"%%container -d --name apart {IMAGE}\necho from afar; exec sleep 600")
+    try:
+        panel.say(type="visible", seconds=0.5)
+        (container,) = panel.world_with("apart")["containers"]
+        assert container["output"] is True
+        panel.say(type="do", id=3, action="output", name="apart")
+        assert panel.hear("done") == {"type": "done", "id": 3, "text": "from afar\n"}
+    finally:
+        kernel.good("%ctrt stop -t 0 apart")
+
+
 def test_mistakes_are_answers(panel: Panel) -> None:
     for action, name, error in (
         ("stop", "nobody", "there is no running container 'nobody'"),
         ("fly", "x", "the panel asks for 'fly', which is unknown"),
-        ("output", "x", "the output of x was not kept"),
+        ("output", "x", "there is no container 'x'"),
         ("remove", "localhost/none", "localhost/none"),
         ("pull", "UPPER", "UPPER"),
     ):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -84,6 +85,29 @@ def test_what_is_made_is_there_at_the_next_stop(root_world):
     assert name.stdout == "stepped\n"
     steps.answer("c")
     assert steps.end() == (0, "", "")
+
+
+def test_what_a_step_made_is_told_at_the_next_stop(world):
+    steps = Steps(world, IMAGE, "true")
+    while not re.search(r"\d clone  ", steps.stop()):
+        steps.answer()
+    steps.answer()
+    text = steps.stop()
+    assert re.match(r"that made: new user pid mnt net uts ipc cgroup\n", text)
+    assert len(re.findall(r"(\d+)/(\d+) (.+)  \((\w+)\)", text)) == 1
+    steps.answer("q")
+    assert steps.end()[0] == 130
+
+
+def test_a_start_is_tried_without_the_program(world):
+    result = world.ctrt("graph", "steps", "--try", "--json", IMAGE, "true")
+    rows = {row["cells"][1]: row["cells"][4] for row in json.loads(result.stdout)["rows"]}
+    assert rows["clone"].startswith("new user pid mnt net uts ipc cgroup")
+    assert rows["mount /proc"] == "mounted: NEW/proc"
+    assert "unmounted: /" in rows["pivot root"]
+    assert leftovers(world) == []
+    shown = world.ctrt("graph", "steps", "--try", IMAGE, "true").stdout
+    assert str(world.root) not in shown
 
 
 def test_a_start_that_is_called_off_leaves_nothing(world):

@@ -10,6 +10,7 @@ import { ILauncher } from '@jupyterlab/launcher';
 import { ISettingRegistry } from '@jupyterlab/settingregistry';
 import type { ReadonlyPartialJSONObject } from '@lumino/coreutils';
 import { LabIcon } from '@jupyterlab/ui-components';
+import { findRenderers, type Renderers } from '../live.js';
 import { PANEL_STYLE } from './list.js';
 import { VIEW, WorldPanel } from './panel.js';
 import { MACHINE } from './views.js';
@@ -45,6 +46,18 @@ const plugin: JupyterFrontEndPlugin<void> = {
     const style = document.createElement('style');
     style.textContent = PANEL_STYLE;
     document.head.append(style);
+
+    findRenderers((node) => {
+      for (const document of app.shell.widgets('main')) {
+        if (document.node.contains(node)) {
+          // A notebook's, which has `content`, or a console's.
+          const { content, console } = document as { content?: unknown; console?: unknown };
+          const inner = (content ?? console) as { rendermime?: Renderers } | undefined;
+          return inner?.rendermime ?? null;
+        }
+      }
+      return null;
+    });
 
     const panel = new WorldPanel(app);
     panel.id = 'ctrt-world';

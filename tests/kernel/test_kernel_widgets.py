@@ -1,0 +1,105 @@
+"""Live pictures as Python has them, and what of them stays where there is no kernel."""
+
+from __future__ import annotations
+
+import base64
+import re
+import subprocess
+import sys
+
+import nbformat
+import pytest
+from kernel_tools import IMAGE, PROJECT, Kernel
+from nbclient import NotebookClient
+from nbconvert import HTMLExporter
+
+WIDGET = "application/vnd.jupyter.widget-view+json"
+PICTURE = "application/vnd.ctrt.graph.v1+json"
+VIEWS = {
+    "ContainerGraph('kin')": "Container kin",
+    "NamespaceGraph('kin')": "Container kin",
+    "NamespaceGraph()": "Namespaces of this machine",
+    "MountGraph('kin')": "Container kin",
+    "MountGraph('host', 'kin')": "Mounts of the host and of kin",
+    "CapabilityGraph('kin')": "Capabilities of container kin",
+    "IdGraph('kin')": "Container kin",
+    "CgroupGraph('kin')": "cgroups of container kin",
+    "NetworkGraph('kin')": "Network of container kin",
+    "StackGraph('kin')": "Container kin",
+    "DifferenceGraph('host', 'kin')": "From the host to kin",
+    f"LayerGraph('{IMAGE}')": f"Layers of {IMAGE}",
+}
+
+
+@pytest.fixture(scope="module")
+def seen(kernel: Kernel) -> Kernel:
+    """A kernel that runs a container."""
+    kernel.good(f"%%container --bg=job --name kin {IMAGE}\nexec sleep 600")
+    kernel.good("from ctrt.widgets import *")
+    return kernel
+
+
+@pytest.mark.parametrize("widget", VIEWS)
+def test_each_view_is_a_widget_too(seen: Kernel, widget: str) -> None:
+    found = seen.good(widget).result
+    assert set(found) == {"text/plain", "image/svg+xml", PICTURE, WIDGET}
+    assert found[PICTURE]["title"] == VIEWS[widget]
+    assert found["text/plain"].startswith(VIEWS[widget].split()[0])
+    assert seen.good(f"repr({widget})").result["text/plain"].startswith('"')
+
+
+def test_it_is_followed_while_it_is_live(seen: Kernel) -> None:
+    seen.good(
+        "import threading, time\n"
+        "def followers(): return sum(t.name == 'ctrt live graph' for t in threading.enumerate())\n"
+        "before = followers()\n"
+        "graph = NamespaceGraph('kin', live=True, seconds=0.05)\n"
+        "chosen = []\n"
+        "graph.observe(lambda change: chosen.append(change['new']), 'selected')\n"
+        "graph.selected = 'user:1'"
+    )
+    assert seen.good("followers() - before, graph.live, chosen").result["text/plain"] == (
+        "(1, True, ['user:1'])"
+    )
+    seen.good("graph.live = False; time.sleep(0.3)")
+    assert seen.good("followers() - before").result["text/plain"] == "0"
+    seen.good("graph.live = True; graph.close(); time.sleep(0.3)")
+    assert seen.good("followers() - before").result["text/plain"] == "0"
+
+
+def test_a_target_that_is_not_there(seen: Kernel) -> None:
+    assert seen.bad("NamespaceGraph('nobody', live=True)").startswith(
+        "CtrtError: there is no running container 'nobody'; there are"
+    )
+    assert seen.bad("DifferenceGraph('host', 'nobody')").startswith("CtrtError: there is no")
+
+
+def test_without_jupyter_it_is_said(seen: Kernel) -> None:
+    code = "import sys; sys.modules['anywidget'] = None\nfrom ctrt.widgets import NamespaceGraph"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=PROJECT, check=False
+    )
+    assert done.stderr.splitlines()[-1] == (
+        "ctrt.errors.CtrtError: ctrt.widgets needs the package anywidget: "
+        "pip install 'ctrt[jupyter]'"
+    )
+
+
+def test_a_saved_notebook_shows_it_on_any_page() -> None:
+    """What nbviewer, GitHub and VS Code without this extension make of it: a picture, and text."""
+    code = "from ctrt.widgets import NamespaceGraph\nNamespaceGraph('host', live=True)"
+    cells = [nbformat.v4.new_code_cell(cell) for cell in (code, "%ctrt graph --live host")]
+    spec = {"name": "ctrt", "display_name": "ctrt", "language": "python"}
+    notebook = nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": spec})
+    NotebookClient(notebook, timeout=60, store_widget_state=False).execute()
+    saved = nbformat.reads(nbformat.writes(notebook), as_version=4)
+    nbformat.validate(saved)
+    for cell in saved.cells:
+        (output,) = cell.outputs
+        assert set(output.data) == {"text/plain", "image/svg+xml", PICTURE, WIDGET}
+        assert output.data["text/plain"].startswith("the host\n")
+    page, _ = HTMLExporter().from_notebook_node(saved)
+    pictures = re.findall(r'<img[^>]* src="data:image/svg\+xml;base64,([^"]+)"', page, re.DOTALL)
+    assert len(pictures) == 2
+    assert all("<title" in base64.b64decode(picture).decode() for picture in pictures)
+    assert "widget-view" not in page
