@@ -210,6 +210,12 @@ def _notes(sets: CapabilitySets, before: CapabilitySets | None) -> list[str]:
     if sets.securebits is not None:
         bits = [name for bit, name in enumerate(_SECUREBITS) if sets.securebits >> bit & 1]
         notes.append(f"securebits: {', '.join(bits) or 'none'}")
+    # Everything has one where AppArmor runs; this is the one of what is not confined.
+    if sets.label is not None and sets.label != "unconfined":
+        if isinstance(sets.label, str):
+            notes.append(f"label: {visible(sets.label)}")
+        else:
+            notes.append(f"label: could not be read: {sets.label.reason}")
     line = ",  ".join(notes)
     marks = f"{MARKS['on']} in the set   {MARKS['off']} not in the set"
     if before is not None:

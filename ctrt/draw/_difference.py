@@ -167,7 +167,9 @@ def _told(change: Change, side: int, ids: bool) -> str:
             return "the host's"
         return "its own" if _NUMBER.search(value) else visible(value)
     if change.kind == "cgroup":
-        return "/" if value == "/" else "…"
+        if value == "/":
+            return "/"
+        return "another" if side and change.before not in ("", "/") else "a cgroup"
     if change.what in ("pid", "parent") and not side:
         return "a number of the host" if value != "0" else value
     if change.kind == "path" and not side:

@@ -513,6 +513,20 @@ def test_notes_below_the_capabilities():
     assert "no_new_privs: on,  seccomp: filter,  securebits: noroot, no setuid fixup" in text
 
 
+@pytest.mark.parametrize(
+    ("label", "note"),
+    [
+        (None, None),
+        ("unconfined", None),
+        ("web (enforce)", "label: web (enforce)"),
+        (Unknown("no permission"), "label: could not be read: no permission"),
+    ],
+)
+def test_the_label_of_a_security_module(label, note):
+    text = draw.capabilities(sets(label=label)).text()
+    assert note in text if note else "label" not in text
+
+
 def test_measuring():
     assert _measure.cells("漢字") == 4
     assert _measure.cells("e\N{COMBINING ACUTE ACCENT}") == 1
