@@ -80,7 +80,7 @@ def configured(engine: Engine, config: dict[str, Any], changes: Sequence[str]) -
             path = step.text if step.text.startswith("/") else f"/{step.text}"
             state.process["WorkingDir"] = path
             continue
-        builder._do(step, state, 0)  # noqa: SLF001
+        builder.do(step, state, 0)
     state.config["history"] = list(config.get("history") or ())
     return state.config
 

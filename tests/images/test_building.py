@@ -22,6 +22,7 @@ from ctrt.engine import Engine
 from ctrt.engine.building import Event, caches
 from ctrt.engine.verbs import VERBS
 from ctrt.errors import CtrtError
+from ctrt.images import compose
 from ctrt.images.contents import Tree, read
 
 EPOCH = 1_600_000_000_000_000_000
@@ -177,6 +178,25 @@ CMD ["/said"]
     child = engine.build("FROM localhost/args\nUSER 0", None, "localhost/child")
     assert text(engine, "localhost/child", "tmp/later") == "later\n"
     assert "OnBuild" not in child.config["config"]
+
+
+@pytest.mark.parametrize(
+    ("trigger", "why"),
+    [
+        ("FROM x", "has ONBUILD FROM: not allowed"),
+        ("ONBUILD USER 0", "has ONBUILD ONBUILD: not allowed"),
+        ("NOTHING", "there is no instruction NOTHING"),
+    ],
+)
+def test_triggers_of_a_stranger_s_image_are_checked(engine: Engine, trigger: str, why: str) -> None:
+    image = engine.build("FROM localhost/base", None, "localhost/stranger")
+    config = {**image.config, "config": {"OnBuild": [trigger]}}
+    engine.store.tag(
+        "localhost/stranger",
+        compose.add_manifest(engine.store, config, compose.blobs(image)),
+    )
+    with pytest.raises(CtrtError, match=f"Containerfile, line 1: .*{why}"):
+        engine.build("FROM localhost/stranger", None, "localhost/child")
 
 
 def test_run_leaves_what_it_did_and_nothing_else(engine: Engine) -> None:
