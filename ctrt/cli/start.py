@@ -116,8 +116,9 @@ def enter(engine: Engine, words: list[str]) -> int:
     if len(options.operands) < 2:
         raise CtrtError("exec: expected CONTAINER COMMAND [ARG...]; see ctrt exec --help")
     name, *command = options.operands
+    container = engine.find(name)
     prepared = engine.prepare_exec(
-        engine.find(name),
+        container,
         command,
         options,
         terminal=options.tty and not options.plan,
@@ -125,6 +126,8 @@ def enter(engine: Engine, words: list[str]) -> int:
     )
     if options.plan:
         return _show_plan(engine, prepared, options)
+    for note in container.notes:
+        print(f"ctrt: {note}", file=sys.stderr)
     return carry_out(prepared, keep_input=options.interactive, terminal=options.tty)
 
 

@@ -493,18 +493,24 @@ class Engine:
         starts it.
         """
         from ctrt.engine import config as configuration
+        from ctrt.engine.container import Found
         from ctrt.runtime import planner
         from ctrt.runtime.group import Group
 
         config = container.config or {}
         group = Group(container.cgroup)
+        other = container if isinstance(container, Found) else None
         plan = planner.enter(
             configuration.entering(config, list(command), options, container.pid),
             planner.Target(
                 container.pid,
+                start_time=other.start_time if other else 0,
                 cgroup=group.v2,
                 cgroups_v1=group.v1_directories(),
                 config=config,
+                chroot=other is not None and other.chroot,
+                keeps_groups=other is not None and other.keeps_groups,
+                notes=other.notes if other else (),
             ),
             self.host,
             subject=container.name,
@@ -516,11 +522,20 @@ class Engine:
         return Prepared(plan, f"{command[0]} in {container.name}", name=container.name)
 
     def find(self, name: str) -> Found:
-        """A running container by its name, whoever started it. Raises CtrtError."""
+        """What is to be entered, whoever started it. Raises CtrtError.
+
+        A container of ours by its name, or whatever else `targets.target_of` knows: a pid,
+        podman:NAME, docker:NAME, pod:NAME, ...
+        """
         from ctrt.engine import config as configuration
         from ctrt.engine.container import Found
 
-        state = self._state(name)
+        own = name.removeprefix("ctrt:")
+        state = next((state for state in self.states() if state["name"] == own), None)
+        if state is None:
+            from ctrt.engine import others
+
+            return others.found(self, name)
         config = configuration.restored(state["kept"], self.host.machine)
         return Found(name, int(state["pid"]), config, state["cgroup"])
 

@@ -63,15 +63,43 @@ class Result:
 
 
 class Found:
-    """A running container that any process may have started, as it was written down."""
+    """A running container that any process may have started, as it was written down.
 
-    __slots__ = ("cgroup", "config", "name", "pid")
+    Of one that is not ours it is what its process shows: `start_time` says which process that is
+    (clock ticks since boot, 0 for ours), `chroot` that its root is not that of its mount
+    namespace, `keeps_groups` that setgroups(2) is denied there, `notes` what is not inherited.
+    """
 
-    def __init__(self, name: str, pid: int, config: dict[str, Any], cgroup: dict[str, Any]) -> None:
+    __slots__ = (
+        "cgroup",
+        "chroot",
+        "config",
+        "keeps_groups",
+        "name",
+        "notes",
+        "pid",
+        "start_time",
+    )
+
+    def __init__(
+        self,
+        name: str,
+        pid: int,
+        config: dict[str, Any],
+        cgroup: dict[str, Any],
+        *,
+        chroot: bool = False,
+        keeps_groups: bool = False,
+        notes: tuple[str, ...] = (),
+    ) -> None:
         self.name = name
         self.pid = pid
         self.config = config
         self.cgroup = cgroup
+        self.chroot = chroot
+        self.keeps_groups = keeps_groups
+        self.notes = notes
+        self.start_time = 0
 
 
 class Container:

@@ -275,7 +275,8 @@ RUN = Table(
 
 EXEC = Table(
     "exec",
-    "Run another command in a running container. Options are podman exec's.",
+    "Run another command in a running container, one of another engine's (podman:NAME), or where a "
+    "process is (its pid). Options are podman exec's.",
     "CONTAINER COMMAND [ARG...]",
     [
         Option("-e --env", "set an environment variable", metavar="NAME=VALUE", kind="list"),

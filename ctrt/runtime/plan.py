@@ -149,6 +149,7 @@ _PROPAGATION = {
 
 _PLAIN = {
     "await_start": "wait for the start",
+    "change_root": 'fchdir(root); chroot(".")',
     "deny_setgroups": 'write("/proc/PID/setgroups", "deny")',
     "die_with_parent": "prctl(PR_SET_PDEATHSIG, SIGKILL)",
     "loopback_up": 'ioctl(SIOCSIFFLAGS, "lo", IFF_UP)',

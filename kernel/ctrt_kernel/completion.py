@@ -182,6 +182,8 @@ def _read(table: Table, rest: list[str]) -> tuple[Option | None, list[str]]:
 def _values(option: Option, token: str) -> Iterator[_Word]:
     """What the value of an option can be."""
     yield from (_Word(choice, "value") for choice in option.choices)
+    if "--in" in option.names:
+        yield from (_Word(name, "container") for name in (*_containers(), *_of_others()))
     if option.metavar == "CAP":
         from ctrt.linux.capabilities import NAMES
 
@@ -266,6 +268,15 @@ def _images() -> list[str]:
     except (CtrtError, OSError):
         return []
     return sorted({name for i in images for name in (parse(i.reference).familiar(), i.reference)})
+
+
+def _of_others() -> list[str]:
+    from ctrt.engine import default_engine, others
+
+    try:
+        return others.names(default_engine())
+    except OSError:
+        return []
 
 
 def _containers() -> list[str]:

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
 
     from ctrt.engine import Engine, Prepared
-    from ctrt.engine.container import Container
+    from ctrt.engine.container import Container, Found
     from ctrt.engine.options import Values
 
 _ARGUMENT_BYTES = 131_071
@@ -182,6 +182,7 @@ class CtrtMagics(Magics):
             )
             if values.plan:
                 return _planned(engine, prepared, values)
+            _tell(container)
             return self._run(engine, prepared, values, body, f"Container {name}")
 
     @line_cell_magic
@@ -362,8 +363,9 @@ class CtrtMagics(Magics):
         name, *command = values.operands or [""]
         if not command:
             raise CtrtError(f"exec: expected {table.operands}; see %ctrt exec --help")
+        container = jobs.named(engine, name)
         prepared = engine.prepare_exec(
-            jobs.named(engine, name),
+            container,
             command,
             values,
             trace=(values.graph or values.tty) and not values.plan,
@@ -371,7 +373,22 @@ class CtrtMagics(Magics):
         )
         if values.plan:
             return _planned(engine, prepared, values)
+        _tell(container)
         return self._run(engine, prepared, values, None, f"Container {name}")
+
+
+_told: set[tuple[int, int]] = set()
+"""The processes of others of which it was said what is not inherited: (pid, start time)."""
+
+
+def _tell(container: Container | Found) -> None:
+    """Say what a command does not get of another engine's container, the first time."""
+    from ctrt.engine.container import Found
+
+    if isinstance(container, Found) and (container.pid, container.start_time) not in _told:
+        _told.add((container.pid, container.start_time))
+        for note in container.notes:
+            print(note, file=sys.stderr)
 
 
 def _warn(engine: Engine, prepared: Prepared) -> None:

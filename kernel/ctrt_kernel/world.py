@@ -235,12 +235,11 @@ def _terminal(name: str, _send: Callable[[dict[str, Any]], None]) -> str:
     import ctrt
 
     engine = default_engine()
-    if name.startswith("process "):
-        raise CtrtError(f"{name} is no container; it can be entered by: nsenter -a -t {name[8:]}")
-    engine.pid_of(name)
+    target = name.removeprefix("process ")
+    engine.find(target)
     packages = os.path.dirname(os.path.dirname(ctrt.__file__))
     command = [sys.executable, "-I", "-c", _START.format(packages), "--root", engine.root]
-    words = [_here(), name, *command, "exec", "-it", name, "sh"]
+    words = [_here(), name, *command, "exec", "-it", target, "sh"]
     return f"set -- {shlex.join(words)}\n{_SCRIPT}"
 
 

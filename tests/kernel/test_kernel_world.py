@@ -121,6 +121,19 @@ def test_the_output_of_a_container_that_was_left_running(kernel: Kernel, panel: 
         kernel.good("%ctrt stop -t 0 apart")
 
 
+def test_a_terminal_where_a_program_of_unshare_is(kernel: Kernel, panel: Panel) -> None:
+    kernel.good("%%unshare --bg=job --uts --map-root-user\nhostname apart; exec sleep 600")
+    try:
+        pid = kernel.good("print(job.pid)").stream("stdout").strip()
+        panel.say(type="do", id=4, action="terminal", name=f"process {pid}")
+        answer = panel.hear("done")
+        assert answer["id"] == 4
+        assert f" exec -it {pid} sh\n" in answer["text"]
+        assert kernel.good(f"%ctrt exec {pid} hostname").stream("stdout") == "apart\n"
+    finally:
+        kernel.good("job.stop(0)")
+
+
 def test_mistakes_are_answers(panel: Panel) -> None:
     for action, name, error in (
         ("stop", "nobody", "there is no running container 'nobody'"),

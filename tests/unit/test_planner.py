@@ -192,6 +192,36 @@ def everything():
     target = planner.Target(77, start_time=5, cgroup="/cg/box", cgroups_v1=("/cg/pids/box",))
     process = {"args": ["sh"], "cwd": "/", "execCPUAffinity": {"initial": "0", "final": "0-1"}}
     yield planner.enter(process, target, host, subject="box", seccomp=b"12345678")
+    yield of_another_engine(host)
+
+
+def of_another_engine(host):
+    """Into a process with a root of its own, in a user namespace where no groups are set."""
+    linux = {
+        "namespaces": [{"type": "user"}],
+        "uidMappings": [{"containerID": 5, "hostID": 1000, "size": 1}],
+        "gidMappings": [{"containerID": 6, "hostID": 1000, "size": 1}],
+    }
+    target = planner.Target(
+        77,
+        start_time=5,
+        config={"linux": linux},
+        chroot=True,
+        keeps_groups=True,
+        notes=("its filter is not inherited",),
+    )
+    return planner.enter({"args": ["sh"], "cwd": "/srv"}, target, host, subject="podman:web")
+
+
+def test_the_root_is_changed_while_one_still_may():
+    plan = of_another_engine(HOSTS["root"])
+    calls = [call for step in plan.steps for call in step.calls]
+    opened = calls.index(("open_directory", "/proc/77/root", "root"))
+    assert calls[opened - 1] == ("open_process", 77, 5, "target")
+    changed = calls.index(("change_root",))
+    assert calls[changed + 1 : changed + 3] == [("become", 5, 6, None), ("chdir", "/srv")]
+    assert only(plan, "capabilities")[3] is None  # setgroups(2) would be refused
+    assert plan.notes == ("its filter is not inherited",)
 
 
 def order(plan):

@@ -11,6 +11,7 @@ import os
 import stat
 
 from ctrt.engine.options import Table
+from ctrt.engine.targets import target_of
 from ctrt.engine.verbs.base import Text, Verb
 from ctrt.errors import CtrtError
 
@@ -32,18 +33,19 @@ class _Side:
     """One side of a copy: a path of the host, or of a container."""
 
     def __init__(self, engine: Engine, word: str) -> None:
-        name, colon, path = word.partition(":")
+        kind, colon, _ = word.partition(":")
         self.word = word
         self.owner: tuple[int, int] | None = None
-        self.container = bool(colon) and bool(name) and "/" not in name
+        self.container = bool(colon) and bool(kind) and "/" not in kind
         if not self.container:
             self.path = os.path.abspath(os.path.expanduser(word))
             self._root = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
             return
-        if not path.startswith("/"):
+        name, absolute, path = word.partition(":/")  # another engine's name has a colon, too
+        if not absolute:
             raise CtrtError(f"cp: {word!r} is not CONTAINER:/PATH; the path must be absolute")
-        self.path = path
-        pid = engine.pid_of(name)
+        self.path = f"/{path}"
+        pid = target_of(engine, name).pid
         try:
             self._root = os.open(f"/proc/{pid}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
             if os.geteuid() == 0:

@@ -178,7 +178,7 @@ def _top(engine: Engine, values: Values, _report: Report) -> Listing:
 def _inside(engine: Engine, word: str) -> Listing:
     """The processes of a container's pid namespace, and of those below it."""
     from ctrt.engine.config import RunningFiles
-    from ctrt.engine.verbs.seeing import target_of
+    from ctrt.engine.targets import target_of
     from ctrt.linux import processes
     from ctrt.words import visible
 

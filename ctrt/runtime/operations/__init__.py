@@ -63,6 +63,7 @@ OPERATIONS |= {
     "become": process.become,
     "bind": mounts.bind,
     "capabilities": process.capability_sets,
+    "change_root": mounts.change_root,
     "chdir": mounts.chdir,
     "chown": host.chown,
     "clone": namespaces.clone,

@@ -385,6 +385,12 @@ def pivot(context: Context) -> None:
     os.chdir("/")
 
 
+def change_root(context: Context) -> None:
+    """Take the root that was opened as one's own: chroot(2)."""
+    os.fchdir(context.fds["root"])
+    os.chroot(".")
+
+
 def chdir(context: Context, path: str) -> None:
     """Go to a directory below the root, by no link of /proc that leads out of it."""
     descriptor = k.openat2(context.root(), path, os.O_PATH | os.O_DIRECTORY, IN_ROOT)

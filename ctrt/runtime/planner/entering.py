@@ -22,10 +22,21 @@ class Target:
     `pid` is its first process, `start_time` when that began (clock ticks since boot, 0 where it
     is not known), `cgroups` the directories of its cgroups: the one of cgroup v2, which a process
     can be born in, and those of v1, which it is moved to. `config` is the
-    container's configuration: its seccomp profile and flags count for every process.
+    container's configuration: its seccomp profile and flags count for every process. With
+    `chroot` its root is not that of its mount namespace, with `keeps_groups` setgroups(2) is denied
+    in its user namespace. `notes` are what its process has and another does not get.
     """
 
-    __slots__ = ("cgroup", "cgroups_v1", "config", "pid", "start_time")
+    __slots__ = (
+        "cgroup",
+        "cgroups_v1",
+        "chroot",
+        "config",
+        "keeps_groups",
+        "notes",
+        "pid",
+        "start_time",
+    )
 
     def __init__(
         self,
@@ -35,12 +46,18 @@ class Target:
         cgroup: str | None = None,
         cgroups_v1: tuple[str, ...] = (),
         config: Config | None = None,
+        chroot: bool = False,
+        keeps_groups: bool = False,
+        notes: tuple[str, ...] = (),
     ) -> None:
         self.pid = pid
         self.start_time = start_time
         self.cgroup = cgroup
         self.cgroups_v1 = cgroups_v1
         self.config = config or {}
+        self.chroot = chroot
+        self.keeps_groups = keeps_groups
+        self.notes = notes
 
     @property
     def in_userns(self) -> bool:
@@ -68,10 +85,12 @@ def enter(
     errors. With `die` the process is killed when its parent dies. Raises CtrtError for what
     cannot be planned.
     """
-    notes: list[str] = []
+    notes = list(target.notes)
     linux = target.config.get("linux") or {}
     opened, written = planned.label_steps(process, {}, host)
     calls: list[Call] = [("open_process", target.pid, target.start_time, "target")]
+    if target.chroot:
+        calls.append(("open_directory", f"/proc/{target.pid}/root", "root"))
     into = None
     if target.cgroup:
         calls.append(("open_directory", target.cgroup, "cgroup"))
@@ -118,7 +137,7 @@ def enter(
         Step(
             "directory",
             INSIDE,
-            [*_root_of(target), ("chdir", cwd)],
+            [*([("change_root",)] if target.chroot else []), *_root_of(target), ("chdir", cwd)],
             why="below the container's root, which came with its mount namespace",
             source="setns(2), openat2(2)",
         )
@@ -135,6 +154,7 @@ def enter(
         seccomp=seccomp,
         keyring=keyring,
         label=written,
+        keep_groups=target.keeps_groups,
         status="running",
     )
     steps += before
