@@ -23,8 +23,9 @@ if TYPE_CHECKING:
     from types import CodeType, ModuleType
 
     Index = dict[str, tuple[str, int, int, int, int, int]]
-    """By module: its source or library, which of the three kinds it is, when that was changed (ns)
-    and its size, and where its code begins (counted from the first code) and ends."""
+    """By module: its source or library (the package's own from its directory, which may have been
+    copied), which of the three kinds it is, when that was changed (ns) and its size, and where its
+    code begins (counted from the first code) and ends."""
 
 _HEAD = 16
 _MODULE, _PACKAGE, _EXTENSION = range(3)
@@ -55,6 +56,7 @@ class _Finder:
             self.stale |= name.startswith(f"{_PACKAGE_NAME}.")
             return None
         source, kind, time, size, _, _ = found
+        source = _absolute(source)
         try:
             now = posix.stat(source)
             good = now.st_mtime_ns == time and now.st_size == size
@@ -79,7 +81,7 @@ class _Finder:
     def exec_module(self, module: "ModuleType") -> None:
         """Run a module's code in it."""
         source, _, _, _, begin, end = self.index[module.__name__]
-        module.__file__ = source
+        module.__file__ = source = _absolute(source)
         exec(self._code(source, begin, end), module.__dict__)
 
     def _code(self, source: str, begin: int, end: int) -> "CodeType":
@@ -98,6 +100,10 @@ class _Finder:
         self.stale = True
         with open(source, "rb") as text:
             return compile(text.read(), source, "exec", dont_inherit=True)
+
+
+def _absolute(source: str) -> str:
+    return source if source[0] == "/" else f"{_DIRECTORY}/{source}"
 
 
 _finder: "_Finder | None" = None
@@ -172,7 +178,8 @@ def _collected() -> "tuple[Index, list[bytes]]":
         if source.endswith(".py"):
             kind = _PACKAGE if source.endswith("/__init__.py") else _MODULE
             code = marshal.dumps(_code_of(name, source))
-        index[name] = (source, kind, found.st_mtime_ns, found.st_size, length, length + len(code))
+        place, end = source.removeprefix(f"{_DIRECTORY}/"), length + len(code)
+        index[name] = (place, kind, found.st_mtime_ns, found.st_size, length, end)
         codes.append(code)
         length += len(code)
     return index, codes

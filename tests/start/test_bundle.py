@@ -72,6 +72,19 @@ def test_a_changed_source_counts(installed: Installed) -> None:
     assert list(installed.package.rglob("*.pyc")) == []
 
 
+def test_a_copied_environment_has_modules_of_its_own(installed: Installed, tmp_path: Path) -> None:
+    installed.version()
+    copy = tmp_path / "copy"
+    subprocess.run(["cp", "-a", tmp_path / "environment", copy], check=True)
+    shutil.rmtree(installed.package)
+    command = copy / "bin" / "ctrt-runtime"
+    for path in copy.rglob("*.pyc"):
+        path.unlink()
+    done = subprocess.run([command, "features"], check=False, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert list(copy.rglob("*.pyc")) == [], "the bundle that came along was not used"
+
+
 def test_a_module_that_is_gone_is_not_imported(installed: Installed) -> None:
     installed.version()
     (installed.package / "runtime" / "lifecycle.py").unlink()
