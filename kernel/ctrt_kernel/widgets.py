@@ -55,7 +55,7 @@ __all__ = [
 MODULE = Path(__file__).parent / "static" / "graph.js"
 """The view as one JavaScript module; it comes with the wheel, in a source tree it is built."""
 
-MOST_OF_A_CORE = 0.03
+MOST_OF_A_CORE = 0.025
 """What following something alive may cost."""
 
 _MIME = "application/vnd.ctrt.graph.v1+json"

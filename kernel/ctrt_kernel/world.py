@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 TARGET = "ctrt.world"
 LEAST_SECONDS = 0.5
-MOST_OF_A_CORE = 0.03
+MOST_OF_A_CORE = 0.025
 """What looking may cost: where a look takes long, there are fewer of them."""
 _PROGRESS_SECONDS = 0.1
 
