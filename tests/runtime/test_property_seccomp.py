@@ -271,7 +271,7 @@ def test_without_its_agent_there_is_no_container(both: Runtime) -> None:
         ),
         (
             filtered(rule("NOTIFY", "write"), listenerPath="/x"),
-            'SCMP_ACT_NOTIFY cannot be used for the write syscall',
+            "SCMP_ACT_NOTIFY cannot be used for the write syscall",
         ),
         (
             filtered(flags=["SECCOMP_FILTER_FLAG_NEW_LISTENER"]),
