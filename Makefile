@@ -99,6 +99,7 @@ benchmarks: $(BUILD)/.test ## measure against crun, runc and podman, and print t
 	$(BIN)/python tests/benchmarks/pull.py
 	$(BIN)/python tests/benchmarks/seeing.py
 	$(BIN)/python tests/benchmarks/notebook.py
+	$(BIN)/python tests/benchmarks/browser.py
 
 clean: ## remove what was built
 	rm -rf $(VENV) $(BUILD) labextension/dist labextension/lib kernel/ctrt_kernel/static
