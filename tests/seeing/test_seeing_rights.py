@@ -305,14 +305,13 @@ def test_a_process_that_is_about_to_end_is_no_lack_of_the_kernel():
     with contextlib.ExitStack() as stack:
         outer = stack.enter_context(running("unshare", "-pmf", "--mount-proc", *SHELL))
         pid = child(outer)
-        # Its parent is this process, which does not wait for it.
-        member = subprocess.Popen(["nsenter", "-t", str(pid), "-p", "-F", "sleep", "600"])
         sleeper = subprocess.Popen(["nsenter", "-t", str(pid), "-p", "sleep", "600"])
-        stack.callback(member.wait)
         stack.callback(sleeper.wait)
+        stack.callback(sleeper.kill)
         wait_for(lambda: child(sleeper.pid))
-        os.kill(sleeper.pid, signal.SIGSTOP)  # it reaps nobody any longer
-        stack.callback(os.kill, sleeper.pid, signal.SIGCONT)
+        os.kill(sleeper.pid, signal.SIGSTOP)
+        stat = Path(f"/proc/{sleeper.pid}/stat")
+        wait_for(lambda: ") T " in stat.read_text())  # from here on it reaps nobody
         os.kill(pid, signal.SIGKILL)
         wait_for(lambda: not os.path.exists(f"/proc/{pid}/ns/mnt"))
         left = "the process is about to end, and has left it"
@@ -320,7 +319,6 @@ def test_a_process_that_is_about_to_end_is_no_lack_of_the_kernel():
         assert process.status.state != "Z"
         assert process.namespace("net") == Unknown(left)
         assert snapshot(pid).namespaces["net"] == Unknown(left)
-        os.kill(member.pid, signal.SIGKILL)
 
 
 def wait_for(what):
