@@ -253,7 +253,7 @@ def test_memory_is_bounded(podman: Podman) -> None:
 def test_forks_are_bounded(podman: Podman) -> None:
     if podman.rootless:
         pytest.skip("podman leaves limits out for an ordinary user without a delegated cgroup")
-    script = "for i in 1 2 3 4 5 6 7 8 9; do sleep 5 & done; echo all"
+    script = "for i in 1 2 3 4 5 6 7 8 9; do sleep 100 & done; echo all"
     done = podman(
         "run", "--rm", "--network", "none", "--pids-limit", "5", IMAGE, "sh", "-c", script
     )

@@ -64,8 +64,9 @@ def test_everything_is_as_with_crun(systemd_vm: Machine, user: str | None) -> No
 @pytest.mark.parametrize("runtime", RUNTIMES)
 def test_a_container_s_life(systemd_vm: Machine, user: str | None, runtime: str) -> None:
     """Pause, update, a health check, and what the limits do."""
-    eat = "dd if=/dev/zero of=/dev/shm/file bs=1M count=40 2>/dev/null; echo $?"
-    fork = "for i in 1 2 3 4 5 6 7 8 9 10 11 12; do sleep 2 & done"
+    # The file would stay in the container's memory, and what runs next with it.
+    eat = "dd if=/dev/zero of=/dev/shm/file bs=1M count=40 2>/dev/null; echo $?; rm /dev/shm/file"
+    fork = "for i in 1 2 3 4 5 6 7 8 9 10 11 12; do sleep 100 >/dev/null 2>&1 & done"
     out = systemd_vm.check(
         f"""
         podman="podman --runtime {runtime}"
