@@ -7,6 +7,7 @@ import contextlib
 import signal
 import sys
 import threading
+import time
 from typing import TYPE_CHECKING, Any, Self
 
 from IPython.display import display
@@ -222,8 +223,9 @@ class Interrupts:
     """While it is entered an interrupt of the cell goes to the program: SIGINT, then SIGKILL.
 
     Nothing is raised in the middle of a read, so no output is lost. Before there is a program
-    the first interrupt waits for it, and a second one is a KeyboardInterrupt. In a subshell,
-    which no signal reaches, this does nothing.
+    the first interrupt waits for it, and a second one is a KeyboardInterrupt. Those that come when
+    the program has ended, and while its cell ends, add nothing. In a subshell, which no signal
+    reaches, this does nothing.
     """
 
     def __init__(self) -> None:
@@ -232,6 +234,7 @@ class Interrupts:
         self._previous: Any = None
         self._timer: threading.Timer | None = None
         self._asking = False
+        self._over = False
 
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():
@@ -239,8 +242,10 @@ class Interrupts:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._previous is not None:
-            signal.signal(signal.SIGINT, self._previous)
+        if self._previous is None:
+            return
+        late = self.count and callable(self._previous)
+        signal.signal(signal.SIGINT, _after_a_moment(self._previous) if late else self._previous)
 
     def attach(self, container: Container) -> None:
         """There is a program now: it gets what came before."""
@@ -251,6 +256,7 @@ class Interrupts:
     def detach(self) -> None:
         """The program has ended."""
         self._container = None
+        self._over = True
         if self._timer is not None:
             self._timer.cancel()
 
@@ -286,7 +292,7 @@ class Interrupts:
             raise KeyboardInterrupt
         if self._container is not None:
             self.deliver()
-        elif self.count > 1:
+        elif self.count > 1 and not self._over:
             raise KeyboardInterrupt
 
     def _kill(self) -> None:
@@ -296,6 +302,20 @@ class Interrupts:
                 container.signal(int(signal.SIGKILL))
             except OSError:
                 pass  # it ended just now
+
+
+def _after_a_moment(handler: Callable[[int, FrameType | None], Any]) -> Callable[..., None]:
+    """The handler, but for a while not yet: a hasty reader presses stop more than once.
+
+    A KeyboardInterrupt in what IPython does to show the first one would take its place.
+    """
+    until = time.monotonic() + GRACE_SECONDS
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        if time.monotonic() > until:
+            handler(number, frame)
+
+    return handle
 
 
 def is_dropped(pid: int, number: int) -> bool:

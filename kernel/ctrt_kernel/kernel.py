@@ -6,6 +6,8 @@ a kernel can: its name, its help menu, and what happens at shutdown.
 
 from __future__ import annotations
 
+import signal
+import threading
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
@@ -75,6 +77,35 @@ class CtrtKernel(IPythonKernel):
             return super().do_inspect(code, cursor_pos, detail_level, omit_sections)
         data = {"text/plain": text} if text else {}
         return {"status": "ok", "found": bool(text), "data": data, "metadata": {}}
+
+    async def do_execute(self, *given: Any, **named: Any) -> dict[str, Any]:
+        """Run a cell, and answer also who presses stop again while it ends.
+
+        IPython would lose the error, and ipykernel the reply, to a KeyboardInterrupt that comes
+        then: a frontend would show the cell as running for ever.
+        """
+        self.shell._last_traceback = None  # noqa: SLF001 - what this cell shows
+        try:
+            reply: dict[str, Any] = await super().do_execute(*given, **named)
+        except KeyboardInterrupt:
+            reply = {
+                "status": "error",
+                "ename": "KeyboardInterrupt",
+                "evalue": "",
+                "execution_count": self.shell.execution_count - 1,
+                "user_expressions": {},
+                "payload": [],
+            }
+        finally:
+            if threading.current_thread() is threading.main_thread():
+                # As it is between cells; ipykernel sets it anew before the next.
+                signal.signal(signal.SIGINT, signal.SIG_IGN)
+        if reply.get("ename") == "KeyboardInterrupt" and not self.shell._last_traceback:  # noqa: SLF001
+            name, value = reply["ename"], reply["evalue"]
+            reply["traceback"] = [f"{name}: {value}" if value else name]
+            error = {"ename": name, "evalue": value, "traceback": reply["traceback"]}
+            self.send_response(self.iopub_socket, "error", error)
+        return reply
 
     def do_shutdown(self, restart: bool) -> dict[str, Any]:
         """End the containers before the kernel answers, so that nothing of it outlives it."""

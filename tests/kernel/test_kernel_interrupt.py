@@ -93,3 +93,24 @@ def test_an_orderly_end_takes_running_containers_along(fresh_kernel: Kernel, sto
     # The manager kills a kernel that does not end within five seconds.
     assert time.monotonic() - start < 5
     assert leftovers(store) == []
+
+
+def test_interrupts_while_a_cell_ends_lose_no_reply(kernel: Kernel, store: Path) -> None:
+    for _ in range(5):
+        clicked = 0
+
+        def click(message: Message) -> None:
+            nonlocal clicked
+            if message.kind == "error" or (message.kind == "stream" and not clicked):
+                clicked += 1
+                for _ in range(20):
+                    kernel.interrupt()
+                    time.sleep(0.0005)
+
+        outcome = kernel.run(
+            f"%%container {IMAGE}\nwhile :; do echo left-behind flood; done", watch=click
+        )
+        assert outcome.error.startswith("KeyboardInterrupt")
+        assert outcome.reply["ename"] == "KeyboardInterrupt"
+    assert kernel.good("1 + 1").result["text/plain"] == "2"
+    assert leftovers(store) == []
