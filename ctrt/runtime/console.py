@@ -25,6 +25,8 @@ def operation(context: Context, height: int, width: int, bind: bool) -> None:
 
     Makes a terminal, sends its master over the descriptor "console", and makes the slave the
     session's terminal and standard input, output and error. With `bind` it is /dev/console, too.
+    Without a size it has that of the terminal among the streams that it takes the place of, from
+    the first instruction on.
     """
     master = k.openat2(
         context.root(), "/dev/pts/ptmx", os.O_RDWR | os.O_NOCTTY | os.O_NONBLOCK, _IN_ROOT
@@ -35,8 +37,9 @@ def operation(context: Context, height: int, width: int, bind: bool) -> None:
         os.set_blocking(master, True)
         fcntl.ioctl(master, _TIOCSPTLCK, bytes(4))
         slave = fcntl.ioctl(master, _TIOCGPTPEER, os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
-        if width or height:
-            set_size(slave, (height, width))
+        size = (height, width) if width or height else _size_of_streams()
+        if size:
+            set_size(slave, size)
         channel = _socket.socket(fileno=os.dup(context.fds["console"]))
         try:
             rights = master.to_bytes(4, "little")
@@ -63,6 +66,15 @@ def operation(context: Context, height: int, width: int, bind: bool) -> None:
 
 
 OPERATIONS = {"console": operation}
+
+
+def _size_of_streams() -> tuple[int, int] | None:
+    for number in range(3):
+        try:
+            return size_of(number)
+        except OSError:
+            pass  # no terminal
+    return None
 
 
 def set_size(terminal: int, size: tuple[int, int]) -> None:

@@ -89,9 +89,10 @@ def test_an_orderly_end_takes_running_containers_along(fresh_kernel: Kernel, sto
     fresh_kernel.send(f"%%container {IMAGE}\necho ready; sleep 600; echo left-behind")
     assert wait_until(lambda: (store / "containers").exists() and leftovers(store))
     start = time.monotonic()
+    # The manager kills a kernel that does not end by itself, usually after five seconds.
+    fresh_kernel.manager.shutdown_wait_time = 60
     fresh_kernel.stop()
-    # The manager kills a kernel that does not end within five seconds.
-    assert time.monotonic() - start < 5
+    assert time.monotonic() - start < 30
     assert leftovers(store) == []
 
 

@@ -210,11 +210,12 @@ def test_a_job_is_stopped(kernel: Kernel, store: Path) -> None:
 
 def test_a_job_that_ends_well_when_asked(kernel: Kernel) -> None:
     kernel.good(
-        f"%%container --bg=job {IMAGE}\ntrap 'echo bye; exit 0' TERM\nwhile :; do sleep 0.1; done"
+        f"%%container --bg=job {IMAGE}\n"
+        "trap 'echo bye; exit 0' TERM\necho set\nwhile :; do sleep 0.1; done"
     )
-    time.sleep(0.3)
+    kernel.good("import time\nwhile job.text() != 'set\\n': time.sleep(0.05)")
     assert kernel.good("job.stop()").result["text/plain"] == "0"
-    assert kernel.good("job.text()").result["text/plain"] == r"'bye\n'"
+    assert kernel.good("job.text()").result["text/plain"] == r"'set\nbye\n'"
 
 
 def test_a_program_of_unshare_in_the_background(kernel: Kernel) -> None:

@@ -61,9 +61,9 @@ def test_it_is_followed_while_it_is_live(seen: Kernel) -> None:
     assert seen.good("followers() - before, graph.live, chosen").result["text/plain"] == (
         "(1, True, ['user:1'])"
     )
-    seen.good("graph.live = False; time.sleep(0.3)")
+    seen.good("graph.live = False\nwhile followers() > before: time.sleep(0.05)")
     assert seen.good("followers() - before").result["text/plain"] == "0"
-    seen.good("graph.live = True; graph.close(); time.sleep(0.3)")
+    seen.good("graph.live = True; graph.close()\nwhile followers() > before: time.sleep(0.05)")
     assert seen.good("followers() - before").result["text/plain"] == "0"
 
 

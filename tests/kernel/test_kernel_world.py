@@ -7,7 +7,7 @@ from queue import Empty
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from kernel_tools import IMAGE, Kernel
+from kernel_tools import IMAGE, Kernel, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -89,8 +89,7 @@ def test_a_hidden_panel_costs_nothing(kernel: Kernel, panel: Panel) -> None:
     panel.hear("world")
     assert "ctrt world" in kernel.good(threads).stream("stdout")
     panel.say(type="visible", seconds=None)
-    kernel.good("import time; time.sleep(0.2)")
-    assert "ctrt world" not in kernel.good(threads).stream("stdout")
+    assert wait_until(lambda: "ctrt world" not in kernel.good(threads).stream("stdout"))
 
 
 def test_a_live_view_uses_little_of_a_core(kernel: Kernel, panel: Panel) -> None:

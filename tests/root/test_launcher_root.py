@@ -224,7 +224,7 @@ def test_one_that_ignores_sigterm_is_stopped(engine):
     read_line(container)
     begin = time.monotonic()
     engine.stop(container.name, container.pid, 0.3)
-    assert 0.3 <= time.monotonic() - begin < 5
+    assert 0.3 <= time.monotonic() - begin < 20
     assert container._running.wait() == 137
     assert not os.path.exists(f"{engine.containers}/{container.name}")
     container.close()
