@@ -163,7 +163,8 @@ def user_bin() -> Path:
 
     Its packages are installed once and kept in the cache; the wheel under test is new each time.
     """
-    environment = Path("/var/tmp") / f"ctrt-tests-{sys.version_info[0]}{sys.version_info[1]}"
+    place = Path(os.environ.get("CTRT_USERS_PLACE", "/var/tmp"))  # of each clone that tests now
+    environment = place / f"ctrt-tests-{sys.version_info[0]}{sys.version_info[1]}"
     python = environment / "bin" / "python"
     wheel = next((PROJECT / "build" / "wheel").glob("ctrt-*.whl"))
     known = environment / "installed"
