@@ -9,6 +9,7 @@ from __future__ import annotations
 import fcntl
 import os
 import pwd
+import re
 import shutil
 import subprocess
 import sys
@@ -54,6 +55,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         return LONG_FOLDERS.index(folder) if folder in LONG_FOLDERS else len(LONG_FOLDERS)
 
     items.sort(key=turn)
+    for item in items:
+        # Others' engines on others' runtimes show what to expect; where the machine is too busy for
+        # them, that says nothing of ours.
+        if {"runc", "crun"} & set(re.split(r"\W+", item.name.partition("[")[2])):
+            item.add_marker(pytest.mark.flaky(reruns=2))
     if os.geteuid() == 0:
         return
     skip = pytest.mark.skip(reason="root is needed here, and the tests run as an ordinary user")
