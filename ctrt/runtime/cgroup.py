@@ -196,7 +196,9 @@ def _where(
 def _why_missing(controller: str, v2: str | None, layout: Layout) -> str:
     if controller in layout.v1:
         return f"the {controller} controller is with cgroup v1 here ({layout.v1[controller]}), " + (
-            "and read-only" if v2 is None else "and unified settings are cgroup v2's"
+            "and read-only"
+            if v2 is None
+            else "and unified settings are cgroup v2's: invalid configuration"
         )
     if layout.v2 is None and not layout.v1:
         return "no cgroup file system is mounted"

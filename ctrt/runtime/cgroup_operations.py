@@ -52,7 +52,15 @@ def _is_own(directory: str, mark: str) -> bool:
 
 
 def _remove(context: Context, directory: str, mark: str) -> None:
-    """Remove a container's cgroup with all that is in it."""
+    """Remove a container's cgroup with all that is in it.
+
+    One that is empty but frozen is another's, which the start was refused for: processes that end
+    are thawed before.
+    """
+    if cgroups.is_frozen(directory) and not (
+        cgroups.processes(directory) or _is_own(directory, mark)
+    ):
+        return
     try:
         os.rmdir(directory)  # at a container's usual end it is empty
         return

@@ -16,15 +16,20 @@ from ctrt.runtime.operations import Context, place
 
 _TIOCSPTLCK, _TIOCGPTPEER, _TIOCSWINSZ, _TIOCGWINSZ = 0x40045431, 0x5441, 0x5414, 0x5413
 _TIOCSCTTY = 0x540E
+_TCGETS, _TCSETS, _TERMIOS, _ONLCR = 0x5401, 0x5402, 36, 0o4
+"""Source: asm-generic/ioctls.h, termbits.h: a struct termios begins with c_iflag and c_oflag."""
 _EINVAL, _ENOENT = 22, 2
 _IN_ROOT = k.RESOLVE_IN_ROOT | k.RESOLVE_NO_MAGICLINKS
 
 
-def operation(context: Context, height: int, width: int, bind: bool) -> None:
+def operation(
+    context: Context, height: int, width: int, bind: bool, plain_lines: bool = False
+) -> None:
     """The operation "console" of a plan, inside, after the step that begins a session.
 
     Makes a terminal, sends its master over the descriptor "console", and makes the slave the
-    session's terminal and standard input, output and error. With `bind` it is /dev/console, too.
+    session's terminal and standard input, output and error. With `bind` it is /dev/console, too;
+    with `plain_lines` it has no ONLCR: termios(3).
     Without a size it has that of the terminal among the streams that it takes the place of, from
     the first instruction on.
     """
@@ -40,6 +45,8 @@ def operation(context: Context, height: int, width: int, bind: bool) -> None:
         size = (height, width) if width or height else _size_of_streams()
         if size:
             set_size(slave, size)
+        if plain_lines:
+            _leave_line_ends(slave)
         channel = _socket.socket(fileno=os.dup(context.fds["console"]))
         try:
             rights = master.to_bytes(4, "little")
@@ -66,6 +73,13 @@ def operation(context: Context, height: int, width: int, bind: bool) -> None:
 
 
 OPERATIONS = {"console": operation}
+
+
+def _leave_line_ends(terminal: int) -> None:
+    settings = bytearray(fcntl.ioctl(terminal, _TCGETS, bytes(_TERMIOS)))
+    flags = int.from_bytes(settings[4:8], "little") & ~_ONLCR
+    settings[4:8] = flags.to_bytes(4, "little")
+    fcntl.ioctl(terminal, _TCSETS, bytes(settings))
 
 
 def _size_of_streams() -> tuple[int, int] | None:

@@ -58,11 +58,18 @@ def run(kind: str, hooks: tuple[Hook, ...], state: dict[str, Any]) -> None:
             _run(hook, document)
         except OSError as error:
             words = str(error.strerror)
-            raise HookError(0, f"error running {kind} hook #{index} ({hook[0]}): {words}") from None
+            raise HookError(0, f"error running {kind} hook #{index}: {hook[0]}: {words}") from None
 
 
-def operation(context: Context, kind: str, hooks: tuple[Hook, ...]) -> None:
-    """The operation "hooks" of a plan."""
+def operation(
+    context: Context, kind: str, hooks: tuple[Hook, ...], environment: tuple[str, ...] = ()
+) -> None:
+    """The operation "hooks" of a plan.
+
+    As with runc, those of the kind "createContainer" begin in the root that the container will
+    have, and those inside that name no environment have `environment`: "startContainer" the
+    program's.
+    """
     inside = kind not in OUTSIDE
     state = {
         **context.about,
@@ -71,7 +78,14 @@ def operation(context: Context, kind: str, hooks: tuple[Hook, ...]) -> None:
     }
     if inside:
         # What the runtime's own environment holds is not the container's to see.
-        hooks = tuple((path, args, env or (), timeout) for path, args, env, timeout in hooks)
+        if context.home:
+            environment = (*environment, f"HOME={context.home}")
+        hooks = tuple(
+            (path, args, environment if env is None else env, timeout)
+            for path, args, env, timeout in hooks
+        )
+    if kind == "createContainer":
+        os.fchdir(context.root())
     run(kind, hooks, state)
 
 

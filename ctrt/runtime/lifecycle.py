@@ -192,6 +192,7 @@ def create(
         wait=True,
         bundle=bundle,
         terminal=terminal,
+        plain_lines=_plain_lines(options),
         pivot=not options.no_pivot,
         keyring=not options.no_new_keyring,
     )
@@ -396,7 +397,16 @@ def _cgroup_path(root: str, identifier: str) -> str:
     number = 0
     for letter in os.fsencode(root):
         number = (number * 31 + letter) % (1 << 32)
-    return f"/ctrt/{number:08x}-{identifier}"
+    # What looks for a container's cgroup without asking knows the names ID and *-ID.scope.
+    return f"/ctrt/{number:08x}-{identifier}.scope"
+
+
+def _plain_lines(options: Options) -> bool:
+    """Whether what comes from a terminal of ours goes to a file or a pipe, as the program wrote it.
+
+    A terminal there ends its lines as the container's asks; who has a socket decides for itself.
+    """
+    return not options.console_socket and not os.isatty(1)
 
 
 def _console(options: Options) -> int:
@@ -514,6 +524,7 @@ def enter(
         subject=f"container {record.id}",
         seccomp=seccomp_filter(config),
         terminal=terminal,
+        plain_lines=_plain_lines(options),
         keyring=not options.no_new_keyring,
     )
     if on_plan:
@@ -562,8 +573,8 @@ def _entered_cgroups(
     for directory in (*v1, *((v2,) if v2 else ())) if wanted else ():
         if not os.path.isdir(directory):
             raise CtrtError(
-                f"--cgroup: error adding pid of the new process to {directory}: "
-                "no such file or directory"
+                "--cgroup: error adding pid of the new process to cgroups: "
+                f"{directory}/cgroup.procs: no such file or directory"
             )
     return v2, v1
 
@@ -592,7 +603,8 @@ def _below(wanted: tuple[str, ...], own: Group) -> dict[str, str]:
         path = path.strip("/")
         if ".." in path.split("/"):
             raise CtrtError(
-                f"--cgroup: bad sub cgroup path {value!r}: it is not below the container's cgroup"
+                f"--cgroup: {value} is not a sub cgroup path: "
+                "it is not below the container's cgroup"
             )
         for name in controllers.split(","):
             if colon and name not in own.v1:

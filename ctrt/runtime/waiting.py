@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 
+from ctrt.linux import calls as k
 from ctrt.runtime import cgroup_operations, executor, hooks
 from ctrt.runtime.operations import OPERATIONS, Context
 from ctrt.runtime.operations.process import executable
@@ -59,9 +60,16 @@ def _await_start(context: Context) -> None:
     os.write(context.back[1], executor.WAITING)
     if executor.await_maker(context) == executor.GO:
         return
-    # From here on nobody looks after this process; it holds what it needs, and no more.
-    for descriptor in (context.go[0], context.back[1], context.maker, context.fds["record"]):
-        os.close(descriptor)
+    # From here on nobody looks after this process. It holds what it needs, and no more: somebody
+    # may wait for the end of a pipe that the caller had open.
+    names = [name for name in ("start", "started", "label") if name in context.fds]
+    after = 3
+    for number in sorted({*(context.fds[name] for name in names), *context.preserved}):
+        if number > after:
+            k.close_range(after, number - 1, 0)
+        after = max(after, number + 1)
+    k.close_range(after, 0xFFFFFFFF, 0)
+    context.fds = {name: context.fds[name] for name in names}
     context.back = (-1, context.fds["started"])
     os.read(context.fds["start"], 1)
 

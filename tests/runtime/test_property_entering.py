@@ -183,6 +183,21 @@ def test_exec_adds_capabilities_and_groups(runtime: Runtime) -> None:
     assert found["Groups"].split() == ["77"]
 
 
+def test_exec_gives_another_user_what_may_be_inherited(runtime: Runtime) -> None:
+    """Of a program of another user only the ambient set is left after its exec."""
+
+    def change(config: dict[str, Any]) -> None:
+        sets = config["process"].setdefault("capabilities", {})
+        sets["inheritable"] = ["CAP_SYSLOG"]
+        sets["bounding"] = [*sets.get("bounding", ()), "CAP_SYSLOG"]
+
+    runtime.config(*SLEEP, change=change)
+    runtime.quiet("run", "--detach", NAME)
+    pid = _detached(runtime, "--user", "1000", "--cap", "CAP_SYSLOG", "--cap", "CAP_SYS_PTRACE")
+    found = status_of(pid)
+    assert int(found["CapAmb"], 16) == int(found["CapEff"], 16) == 1 << 34
+
+
 def test_exec_refuses_labels_that_this_kernel_cannot_give(runtime: Runtime) -> None:
     runtime.config(*SLEEP)
     runtime.quiet("run", "--detach", NAME)

@@ -182,21 +182,42 @@ def test_a_hook_that_is_not_there_is_named(runtime: Runtime) -> None:
 
     runtime.config(*SLEEP, change=change)
     assert runtime.quiet("create", "one", check=False) == 1
-    assert "createRuntime hook #0 (/no/such/hook)" in runtime.stderr
+    assert "createRuntime hook #0: /no/such/hook: No such file" in runtime.stderr
 
 
-def test_hooks_inside_get_only_the_environment_that_is_given(runtime: Runtime) -> None:
-    notes = runtime.rootfs / "tmp" / "environment"
+def test_a_hook_inside_has_the_program_s_environment_and_nothing_of_the_host_s(
+    runtime: Runtime,
+) -> None:
+    def seen(hook: dict[str, Any], *env: str) -> set[str]:
+        def change(config: dict[str, Any]) -> None:
+            args = ["sh", "-c", "/bin/env > /tmp/environment"]
+            config["hooks"] = {"startContainer": [{"path": "/bin/sh", "args": args, **hook}]}
+            config["process"]["env"] = list(env)
+
+        runtime.config("true", change=change)
+        runtime.environment["SECRET"] = "of the host"
+        runtime.quiet("run", "one")
+        lines = (runtime.rootfs / "tmp" / "environment").read_text().splitlines()
+        of_the_shell = ("PATH", "PWD", "SHLVL", "_")
+        return {line for line in lines if line.partition("=")[0] not in of_the_shell}
+
+    assert seen({}, "ONE=1", "HOME=/here") == {"ONE=1", "HOME=/here"}
+    assert seen({}, "ONE=1") == {"ONE=1", "HOME=/root"}
+    assert seen({"env": ["TWO=2"]}, "ONE=1") == {"TWO=2"}
+    assert seen({"env": []}, "ONE=1") == set()
+
+
+def test_a_hook_before_the_change_of_root_begins_in_the_new_root(runtime: Runtime) -> None:
+    """So it can mount below it without knowing where that is, as hooks of graphics cards do."""
+    (runtime.rootfs / "lib").mkdir(exist_ok=True)
+    (runtime.home / "given").write_text("of the host")
 
     def change(config: dict[str, Any]) -> None:
-        config["hooks"] = {
-            "startContainer": [
-                {"path": "/bin/sh", "args": ["sh", "-c", "/bin/env > /tmp/environment"]}
-            ]
-        }
+        words = f"touch lib/given && mount --bind {runtime.home}/given lib/given"
+        hook = {"path": "/bin/sh", "args": ["sh", "-c", words], "env": ["PATH=/usr/bin:/bin"]}
+        config["hooks"] = {"createContainer": [hook]}
+        config["root"]["readonly"] = False
 
-    runtime.config("true", change=change)
-    runtime.environment["SECRET"] = "of the host"
-    runtime.quiet("run", "one")
-    assert "SECRET" not in notes.read_text()
-    notes.unlink()
+    runtime.config("cat", "/lib/given", change=change)
+    assert runtime.call("run", "one").stdout == "of the host"
+    assert (runtime.rootfs / "lib" / "given").read_text() == ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import signal
@@ -193,6 +194,30 @@ def test_a_pid_that_is_anothers_is_not_the_containers(runtime: Runtime) -> None:
     finally:
         other.kill()
         other.wait()
+
+
+def test_a_container_that_waits_holds_none_of_its_caller_s_descriptors(both: Runtime) -> None:
+    """Its caller's caller may wait for the end of a pipe, which would come only with the start."""
+    both.config(*SLEEP)
+    reader, low = os.pipe()
+    file = os.open("/etc/hostname", os.O_RDONLY)
+    kept = fcntl.fcntl(file, fcntl.F_DUPFD, 60)
+    writer = fcntl.fcntl(low, fcntl.F_DUPFD, kept + 1)
+    os.close(low)
+    try:
+        both.quiet("create", "--preserve-fds", str(kept - 2), "one", pass_fds=(writer, kept))
+        os.close(writer)
+        assert os.read(reader, 1) == b"", "nobody has the other end any more"
+        held = {int(name) for name in os.listdir(f"/proc/{both.pid('one')}/fd")}
+        places = [
+            os.readlink(f"/proc/{both.pid('one')}/fd/{number}") for number in held - {0, 1, 2}
+        ]
+        state = str(both.root / "one")
+        assert sorted(places) == ["/etc/hostname", f"{state}/start", f"{state}/started"]
+    finally:
+        for number in (reader, file, kept):
+            os.close(number)
+    both.quiet("start", "one")
 
 
 def test_streams_are_the_callers_and_nothing_else_leaks(both: Runtime) -> None:

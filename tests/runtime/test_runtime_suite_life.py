@@ -117,9 +117,9 @@ def _directory(controller: str, path: str) -> Path:
 @pytest.mark.parametrize(
     ("value", "words"),
     [
-        ("..", "bad sub cgroup path"),
-        ("a/../..", "bad sub cgroup path"),
-        ("nowhere", "error adding pid"),
+        ("..", " .. is not a sub cgroup path"),
+        ("a/../..", " a/../.. is not a sub cgroup path"),
+        ("nowhere", "/nowhere/cgroup.procs: no such file or directory"),
         ("whatever:/", "unknown controller"),
     ],
 )
@@ -231,6 +231,9 @@ def test_debugging_tells_every_step_before_it_is_done(both: Runtime) -> None:
     assert told.stdout == "ran\n"
     assert any("clone3(CLONE_NEW" in line for line in lines)
     assert any("inside: exec:" in line for line in lines)
+    marks = ["nsexec container setup", "child process in init()", "init: closing the pipe"]
+    moments = [next(i for i, line in enumerate(lines) if mark in line) for mark in marks]
+    assert moments == sorted(moments), "what runc's log says comes in its order"
     log = both.home / "log"
     told = both.call("--log", str(log), "--log-format", "json", "--debug", "run", "one")
     assert (told.stdout, told.stderr) == ("ran\n", "")
@@ -246,6 +249,7 @@ def test_debugging_an_exec_tells_its_steps(runtime: Runtime) -> None:
     assert "level=debug" in told
     assert "outside: container: open_process(" in told
     assert "inside: exec: execve(" in told
+    assert "setns_init: about to exec" in told
 
 
 def test_features_name_every_option_that_a_mount_takes(runtime: Runtime) -> None:

@@ -72,6 +72,9 @@ def _process(words: Words, config: dict[str, Any], arguments: list[str]) -> dict
         sets = dict(process.get("capabilities") or {})
         for name in ("bounding", "effective", "permitted"):
             sets[name] = [*(sets.get(name) or ()), *words["cap"]]
+        # What the configuration lets be inherited is kept by a program of any user, too.
+        kept = [name for name in words["cap"] if name in (sets.get("inheritable") or ())]
+        sets["ambient"] = [*(sets.get("ambient") or ()), *kept]
         process["capabilities"] = sets
     user = dict(process.get("user") or {})
     if words["user"]:

@@ -15,6 +15,8 @@ from ctrt.errors import CtrtError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from ctrt.cli.runtime.options import Words
     from ctrt.runtime.plan import Plan
 
@@ -108,11 +110,33 @@ def _explain(words: Words, plan: Plan) -> None:
     """Tell each step of a plan before it is carried out."""
     from ctrt.runtime.plan import describe
 
+    within = False
     for step in plan.steps:
+        if step.where == "inside" and not within:
+            within = True
+            log(words, "debug", "child process in init()")
         for call in step.calls:
+            for line in _as_runc_tells(call, words.verb):
+                log(words, "debug", line)
             log(words, "debug", f"{step.where}: {step.name}: {describe(call)}")
-            if call[0] == "seccomp":
-                log(words, "debug", f"seccomp filter flags: {call[2] if call[2:] else 0}")
+
+
+def _as_runc_tells(call: tuple[Any, ...], verb: str) -> list[str]:
+    """What runc's log says of a call, for those who follow a start by its words."""
+    if call[0] == "clone":
+        return ["nsexec container setup"]
+    if call[0] == "affinity":
+        return [f"nsexec: affinity: {sum(1 << cpu for cpu in call[1]):#x}"]
+    if call[0] == "seccomp":
+        return [f"seccomp filter flags: {call[2] if call[2:] else 0}"]
+    if call[0] == "exec":
+        entering = verb == "exec"
+        return [
+            "setns_init: about to exec"
+            if entering
+            else "init: closing the pipe to signal completion"
+        ]
+    return []
 
 
 def log(words: Words, level: str, sentence: str) -> None:

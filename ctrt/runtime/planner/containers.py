@@ -37,6 +37,7 @@ def container(
     bundle: str = "",
     cgroup: Cgroup | None = None,
     terminal: bool = False,
+    plain_lines: bool = False,
     pivot: bool = True,
     keyring: bool = True,
 ) -> Plan:
@@ -46,8 +47,9 @@ def container(
     file system, `bundle` the directory that relative paths in it are meant from, `seccomp` the
     compiled filter of its profile, `subject` what the root file system is called in errors. With
     `wait` the process waits for its start (an OCI create). `cgroup` are the steps for its cgroup,
-    `terminal` gives it a terminal of its own. Without `pivot` the root is moved instead of
-    pivoted, and without `keyring` the caller's session keyring stays.
+    `terminal` gives it a terminal of its own, which leaves line ends as they are with
+    `plain_lines`. Without `pivot` the root is moved instead of pivoted, and without `keyring` the
+    caller's session keyring stays.
     With `trace` the program stops at its first instruction, to be looked at. Raises CtrtError
     for what cannot be planned, naming the place in the configuration.
     """
@@ -132,8 +134,7 @@ def container(
     # The terminal is bound to /dev/console, which may have to be made first.
     steps += roots.pivot(cwd, word, pivot_root=pivot, readonly=readonly and not terminal)
     steps += process.limits(what, host, notes)
-    size = {"consoleSize": what.get("consoleSize"), "bind": True} if terminal else None
-    steps += process.descriptors(terminal=size, user=what.get("user") or {})
+    steps += process.descriptors(what, terminal=terminal, plain_lines=plain_lines, bind=True)
     if terminal and readonly:
         steps.append(roots.read_only())
     before, last = process.identity(
@@ -155,6 +156,7 @@ def container(
         "startContainer",
         INSIDE,
         "programs of the container that come before its own",
+        what.get("env") or (),
     )
     steps += last
     steps.append(process.program(what, linux, trace=trace, die=not wait))

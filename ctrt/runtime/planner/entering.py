@@ -75,6 +75,7 @@ def enter(
     seccomp: bytes | None = None,
     wait: bool = False,
     terminal: bool = False,
+    plain_lines: bool = False,
     keyring: bool = True,
     trace: bool = False,
     die: bool = False,
@@ -82,8 +83,8 @@ def enter(
     """The plan of a process that joins a container.
 
     `process` is an OCI process (config.md, Process), `subject` what the container is called in
-    errors. With `die` the process is killed when its parent dies. Raises CtrtError for what
-    cannot be planned.
+    errors. With `plain_lines` its terminal leaves line ends as they are, with `die` the process is
+    killed when its parent dies. Raises CtrtError for what cannot be planned.
     """
     notes = list(target.notes)
     linux = target.config.get("linux") or {}
@@ -143,8 +144,7 @@ def enter(
         )
     )
     steps += planned.limits(process, host, notes, entering=True)
-    size = {"consoleSize": process.get("consoleSize"), "bind": False} if terminal else None
-    steps += planned.descriptors(terminal=size, user=process.get("user") or {})
+    steps += planned.descriptors(process, terminal=terminal, plain_lines=plain_lines, bind=False)
     before, last = planned.identity(
         process,
         linux,

@@ -9,6 +9,7 @@ from ctrt.runtime.planner.namespaces import SPEC, can_set_groups
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from typing import Any
 
     from ctrt.runtime.host import Host
@@ -147,12 +148,17 @@ def cpus(text: str, place: str) -> tuple[int, ...]:
     return tuple(found)
 
 
-def descriptors(*, terminal: Config | None, user: Config) -> list[Step]:
-    """The steps that leave the process with its own three descriptors, or a terminal."""
+def descriptors(process: Config, *, terminal: bool, plain_lines: bool, bind: bool) -> list[Step]:
+    """The steps that leave the process with its own three descriptors, or a terminal.
+
+    The terminal is /dev/console, too, with `bind`; with `plain_lines` it writes a line's end as
+    the program does, not as carriage return and line feed.
+    """
     calls: list[Call] = [("own_descriptors",), ("stdio",), ("session",), ("signals",)]
-    if terminal is None:
-        if user.get("uid"):
-            calls.append(("own_stdio", user["uid"]))
+    uid = (process.get("user") or {}).get("uid") or 0
+    if not terminal:
+        if uid:
+            calls.append(("own_stdio", uid))
         return [
             Step(
                 "descriptors",
@@ -162,7 +168,7 @@ def descriptors(*, terminal: Config | None, user: Config) -> list[Step]:
                 source="clone(2), CLONE_FILES; close_range(2)",
             )
         ]
-    size = terminal.get("consoleSize") or {}
+    size = process.get("consoleSize") or {}
     height, width = int(size.get("height") or 0), int(size.get("width") or 0)
     return [
         Step(
@@ -176,8 +182,8 @@ def descriptors(*, terminal: Config | None, user: Config) -> list[Step]:
             "terminal",
             INSIDE,
             [
-                ("console", height, width, terminal["bind"]),
-                ("own_stdio", user.get("uid") or 0),
+                ("console", height, width, bind, plain_lines),
+                ("own_stdio", uid),
             ],
             why="a pseudo-terminal of the container's own; its master goes to the caller",
             source="pts(4); " + SPEC + "config.md, process.terminal",
@@ -402,6 +408,8 @@ def _masks(process: Config, notes: list[str]) -> dict[str, int]:
         masks[name] = bits
     for word in dict.fromkeys(unknown):
         notes.append(f"the capability {word} is left out: there is none of that name")
+    for word in capabilities.names(masks["ambient"] & ~(masks["inheritable"] & masks["permitted"])):
+        notes.append(f"can't raise ambient capability {word}: it is not inheritable and permitted")
     return masks
 
 
@@ -484,8 +492,8 @@ def waiting(process: Config) -> list[Step]:
     return [find, wait] if process.get("args") else [wait]
 
 
-def hooks(config: Config, kind: str, where: str, why: str) -> list[Step]:
-    """The step that runs the hooks of a kind."""
+def hooks(config: Config, kind: str, where: str, why: str, env: Iterable[str] = ()) -> list[Step]:
+    """The step that runs the hooks of a kind; those inside have `env` where they name none."""
     entries = (config.get("hooks") or {}).get(kind)
     if not entries:
         return []
@@ -502,7 +510,7 @@ def hooks(config: Config, kind: str, where: str, why: str) -> list[Step]:
         Step(
             f"hooks {kind}",
             where,
-            [("hooks", kind, found)],
+            [("hooks", kind, found, tuple(env))],
             why=why,
             source=SPEC + "config.md, POSIX-platform Hooks",
         )
