@@ -13,6 +13,12 @@ class CtrtError(Exception):
     status = 125
 
     def __init__(self, sentence: str, *, status: int | None = None) -> None:
+        if not sentence.isprintable():
+            # Names and texts in it may be a stranger's: they must not move a terminal's cursor.
+            sentence = "".join(
+                char if char.isprintable() or char == "\n" else "\N{REPLACEMENT CHARACTER}"
+                for char in sentence
+            )
         super().__init__(sentence)
         if status is not None:
             self.status = status

@@ -18,6 +18,27 @@ def size_text(number: int) -> str:
     return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
 
 
+def since(stamp: str | None) -> str:
+    """How long ago an RFC 3339 time was, as podman and docker say it; "" for none."""
+    import time
+    from datetime import datetime
+
+    # Python reads up to six digits of a second, Go writes nine.
+    whole, point, rest = (stamp or "").replace("Z", "+00:00").partition(".")
+    zone = rest.lstrip("0123456789")
+    try:
+        then = datetime.fromisoformat(whole + zone if point else whole).timestamp()
+    except (ValueError, OverflowError):
+        return ""
+    seconds = max(0, int(time.time() - then))
+    for size, word, limit in ((1, "second", 60), (60, "minute", 60), (3600, "hour", 48),
+                              (86400, "day", 14), (604800, "week", 9), (2592000, "month", 24),
+                              (31536000, "year", 1 << 60)):  # fmt: skip
+        if seconds // size < limit:
+            return f"{plural(seconds // size, word)} ago"
+    return ""
+
+
 def visible(text: str) -> str:
     """The text without what would move a cursor, hide, or not encode: those come from outside."""
     if text.isprintable():

@@ -209,11 +209,15 @@ class Store:
         """Return the image of that name, or None; no lock, no network.
 
         A text may also be a short name of a local image (`shell` for `localhost/shell:latest`,
-        as podman has it), a manifest's digest with its repository, or the first 12 or more
-        digits of an image ID.
+        as podman has it), a manifest's digest with its repository, or the first three or more
+        digits of an image ID, where no image has them for its name.
         """
         entry = self._lookup(reference)
         return self._image(entry) if entry else None
+
+    def has_name(self, name: str) -> bool:
+        """Say whether there is an image of exactly that name, as `images` lists it."""
+        return bool(name) and any(_name(entry) == name for entry in self._entries())
 
     def images(self) -> list[Image]:
         """Return all named images, sorted by name."""
@@ -373,13 +377,18 @@ class Store:
         without it, an ordinary user's layers may have to wait for the next call that has it.
         """
         if isinstance(reference, Image):
-            name = reference.reference
+            name, digest = reference.reference, reference.digest
         else:
             entry = self._lookup(reference)
             if entry is None:
                 raise CtrtError(f"there is no image {reference} in the store at {self.root}")
-            name = _name(entry)
-        self._change(lambda entries: [entry for entry in entries if _name(entry) != name])
+            name, digest = _name(entry), entry["digest"]
+        # A step of a build has no name; the others of its kind stay.
+        self._change(
+            lambda entries: [
+                e for e in entries if _name(e) != name or (not name and e["digest"] != digest)
+            ]
+        )
         return self.collect(spawn=spawn)
 
     def collect(self, *, spawn: Spawn | None = None) -> list[str]:
@@ -491,11 +500,11 @@ class Store:
                 if entry:
                     return entry
         prefix = reference.removeprefix("sha256:")
-        if len(prefix) < 12 or prefix.strip("0123456789abcdef"):
+        if len(prefix) < 3 or prefix.strip("0123456789abcdef"):
             return None
         found = {
             image.id: entry
-            for entry in entries
+            for entry in sorted(entries, key=_name, reverse=True)  # of several names, the first
             if (image := self._image(entry)).id[7:].startswith(prefix)
         }
         if len(found) > 1:

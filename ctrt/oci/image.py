@@ -19,6 +19,8 @@ from ctrt.errors import CtrtError
 from ctrt.oci import media
 
 Digest = Annotated[str, msgspec.Meta(pattern="^sha256:[a-f0-9]{64}$")]
+# RFC 6838, section 4.2: a type and a subtype have at most 127 characters each.
+MediaType = Annotated[str, msgspec.Meta(max_length=255)]
 Size = Annotated[int, msgspec.Meta(ge=0, le=1 << 62)]
 T = TypeVar("T")
 # uname(2)'s machines by Go's names, which image-spec uses (image-index.md, `platform`).
@@ -58,7 +60,7 @@ def host_platform() -> dict[str, str]:
 class Descriptor(msgspec.Struct, frozen=True, rename="camel"):
     """A pointer to a blob: what it is, its digest, its size in bytes."""
 
-    media_type: str
+    media_type: MediaType
     digest: Digest
     size: Size
     platform: Platform | None = None
@@ -98,6 +100,8 @@ class Process(msgspec.Struct, frozen=True, rename="pascal"):
     volumes: dict[str, Any] | None = None
     exposed_ports: dict[str, Any] | None = None
     stop_signal: str = ""
+    on_build: list[str] | None = None
+    shell: list[str] | None = None
 
 
 class RootFs(msgspec.Struct, frozen=True):
@@ -105,6 +109,16 @@ class RootFs(msgspec.Struct, frozen=True):
 
     type: str
     diff_ids: list[Digest]
+
+
+class History(msgspec.Struct, frozen=True):
+    """A line of an image's history; what made a layer, or changed only the configuration."""
+
+    created: str | None = None
+    created_by: str | None = None
+    author: str | None = None
+    comment: str | None = None
+    empty_layer: bool | None = None
 
 
 class ImageConfig(msgspec.Struct, frozen=True):
@@ -117,7 +131,7 @@ class ImageConfig(msgspec.Struct, frozen=True):
     variant: str = ""
     created: str | None = None
     author: str = ""
-    history: list[dict[str, Any]] | None = None
+    history: list[History] | None = None
 
 
 class _Shape(msgspec.Struct, rename="camel"):

@@ -17,8 +17,10 @@ from images_tools import image, member, tar
 from ctrt.engine import Engine
 from ctrt.engine.verbs import VERBS
 from ctrt.errors import CtrtError
+from ctrt.images import compose
 from ctrt.images.pull import pull
 from ctrt.images.store import Store
+from ctrt.words import since
 
 COMMAND = "from ctrt.cli.main import command; command()"
 PACKAGES = str(Path(__file__).resolve().parents[2])
@@ -79,10 +81,91 @@ def test_images(own: Engine) -> None:
     assert "there is no field Nix; there are Repository, Tag" in fails(
         own, "images", "--format={{.Nix}}"
     )
-    assert "knows {{.FIELD}} and {{json .FIELD}}, not {{range .}}" in fails(
-        own, "images", "--format={{range .}}"
-    )
+    assert "--format knows {{.FIELD}}, {{json .FIELD}}, " in fails(own, "images", "--format={{if}}")
     assert "--filter 'until=1h' is not known" in fails(own, "images", "-f", "until=1h")
+
+
+def test_templates(own: Engine) -> None:
+    """What people write of Go's templates; podman 4.3 gives the same texts."""
+    name = "localhost/group/one:1"
+    one = own.store.find(name)
+    assert one is not None
+
+    def shown(template: str) -> str:
+        return verb(own, "inspect", "-f", template, name)
+
+    assert shown("{{index .RepoTags 1}} {{ len .RepoTags }}") == f"{name} 2"
+    assert shown('{{join .RepoTags ","}}') == f"example.com/group/one:2,{name}"
+    assert shown("{{range .RepoTags}}<{{.}}>{{end}}") == f"<example.com/group/one:2><{name}>"
+    assert shown("{{range .Layers}}{{.Size}} {{end}}") == f"{one.layers[0].size} "
+    assert shown('{{index .Config "Cmd"}}{{index .Config "Nix"}}') == "[/bin/sh]"
+    assert shown("{{index .Config.Env 0}}") == "PATH=/bin"
+    assert fails(own, "inspect", "-f", "{{index .RepoTags 2}}", name) == (
+        "inspect: --format: .RepoTags has no member 2"
+    )
+    assert "is no list for range" in fails(own, "inspect", "-f", "{{range .Id}}{{end}}", name)
+    for broken in ("{{range .RepoTags}}", "{{end}}", "{{end}}{{range .RepoTags}}"):
+        assert "without the other" in fails(own, "inspect", "-f", broken, name)
+    for broken in ("{{index .RepoTags}}", "{{json .Id 1}}", "{{.Id | json}}", "{{join .Env}}"):
+        assert f"not {broken}" in fails(own, "inspect", "-f", broken, name)
+
+
+def test_an_image_is_found_by_the_first_digits_of_its_id(own: Engine) -> None:
+    two = own.store.find("localhost/two")
+    assert two is not None
+    assert verb(own, "inspect", "-f", "{{.Id}}", two.id[7:10]) == two.id[7:]
+    assert verb(own, "tag", two.id[7:12], "localhost/three") == "localhost/three:latest"
+    assert "there is no image" in fails(own, "history", two.id[7:9])
+    # A name comes before an ID that begins with the same letters.
+    own.store.tag(f"localhost/{two.id[7:13]}", own.store.find("localhost/group/one:1").digest)  # type: ignore[union-attr]
+    assert verb(own, "inspect", "-f", "{{.Id}}", two.id[7:13]) != two.id[7:]
+
+
+def test_an_id_with_several_names_is_not_removed_by_halves(own: Engine) -> None:
+    one, two = own.store.find("localhost/group/one:1"), own.store.find("localhost/two")
+    assert one is not None
+    assert two is not None
+    assert fails(own, "rmi", one.id[7:19]) == (
+        f"rmi: the image {one.id[7:19]} has several names (example.com/group/one:2,"
+        " localhost/group/one:1); remove one of them, or all with --force"
+    )
+    assert verb(own, "rmi", two.id[7:19]) == "localhost/two:latest"
+    said = verb(own, "rmi", "-f", one.id[7:19]).split("\n")
+    assert said == ["example.com/group/one:2", "localhost/group/one:1"]
+    assert own.store.images() == []
+
+
+def test_removing_one_step_of_a_build_leaves_the_others(own: Engine) -> None:
+    one, two = own.store.find("localhost/group/one:1"), own.store.find("localhost/two")
+    assert one is not None
+    assert two is not None
+    own.store.remember("first", one.digest)
+    own.store.remember("second", two.digest)
+    verb(own, "rmi", "localhost/two")
+    verb(own, "rmi", two.id[7:19])
+    assert [step.id for step in own.store.steps()] == [one.id]
+
+
+def test_a_broken_image_can_be_removed(own: Engine) -> None:
+    two = own.store.find("localhost/two")
+    assert two is not None
+    os.unlink(own.store.blob_path(two.id))
+    assert "is broken" in fails(own, "images")
+    assert verb(own, "rmi", "localhost/two:latest") == "localhost/two:latest"
+    assert len(own.store.images()) == 2
+
+
+def test_what_a_stranger_wrote_does_not_move_the_cursor(own: Engine) -> None:
+    one = own.store.find("localhost/group/one:1")
+    assert one is not None
+    config = {**one.config, "created": "\x1b[2J", "history": [{"created_by": "a\x1b]0;x\x07b"}]}
+    config["config"] = {**config["config"], "Labels": {"a": "\x1b[1m"}}
+    compose.add_image(own.store, "localhost/bad", config, [])
+    for words in (["images", "--created"], ["history", "bad"], ["history", "--format",
+                  "{{.CreatedBy}}", "bad"], ["inspect", "-f", "{{.Labels.a}}", "bad"],
+                  ["inspect", "bad"], ["images", "--format", "{{.Labels}}"]):  # fmt: skip
+        assert verb(own, *words).replace("\n", "").isprintable(), words
+    assert str(CtrtError("no \x1b[2J\n\udce4")) == "no \ufffd[2J\n\ufffd"
 
 
 def test_inspect_history_and_df(own: Engine) -> None:
@@ -93,6 +176,10 @@ def test_inspect_history_and_df(own: Engine) -> None:
     assert verb(own, *words) == f'{one.id[7:]} ["/bin/sh"] [PATH=/bin]'
     assert verb(own, "history", "-q", "--no-trunc", name) == one.layers[0].digest
     assert verb(own, "history", "--format", "{{.ID}}", name) == one.layers[0].digest[7:19]
+    assert verb(own, "history", "--format", "{{.CreatedSince}}", name) == ""
+    stamps = {"2026-11-28T13:33:23.399289919Z": "ago", "2001-01-01T00:00:00+02:00": "years ago",
+              "yesterday": "", "": "", "0001-01-01T00:00:00Z": "years ago"}  # fmt: skip
+    assert all(since(stamp).endswith(end) for stamp, end in stamps.items())
     assert verb(own, "df", "--format", "{{.Type}}={{.Total}}").startswith("images=3\n")
 
 
@@ -145,6 +232,26 @@ def test_save_as_directories(own: Engine, tmp_path: Path) -> None:
         assert verb(own, "save", "-q", "--format", form, "-o", f"{tmp_path}/{form}", "two") == ""
         said = json.loads(run("skopeo", "inspect", f"{kind}:{tmp_path}/{form}"))
         assert said["Digest"] == own.store.find("localhost/two").digest  # type: ignore[union-attr]
+
+
+def test_several_images_are_saved_in_one_archive(
+    own: Engine, tmp_path: Path, podman: list[str]
+) -> None:
+    """As `docker save A B` and `podman save -m` do; layers that they share are there once."""
+    names = ["localhost/group/one:1", "localhost/two:latest", "example.com/group/one:2"]
+    path = f"{tmp_path}/all.tar"
+    assert verb(own, "save", "-q", "-m", "-o", path, *names) == ""
+    assert run("tar", "tf", path).count(".tar\n") == 2
+    said = run(*podman, "load", "-q", "-i", path)
+    assert all(name in said for name in names)
+    for name in names:
+        identity = run(*podman, "image", "inspect", "-f", "{{.Id}}", name).strip()
+        assert identity == own.store.find(name).id[7:]  # type: ignore[union-attr]
+    run(*podman, "rmi", "-f", *names)
+    assert "holds one image" in fails(own, "save", "--format", "oci-archive", "-o", path, *names)
+    assert "there is already a file" in fails(own, "save", "-o", path, *names)
+    assert fails(own, "save", "-o", f"{tmp_path}/no.tar", "two", "none").startswith("there is no")
+    assert "no.tar" not in os.listdir(tmp_path)
 
 
 def test_load_takes_all_that_an_archive_has(own: Engine, tmp_path: Path, podman: list[str]) -> None:

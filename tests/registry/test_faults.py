@@ -6,6 +6,7 @@ After each failure the same registry behaves, and the next pull must work.
 from __future__ import annotations
 
 import base64
+import copy
 import json
 import os
 import signal
@@ -23,6 +24,8 @@ from conftest import run
 from faulty import Act, Faulty, Request
 from images_tools import digest, leftovers
 
+from ctrt.engine import Engine
+from ctrt.engine.verbs import VERBS
 from ctrt.errors import CtrtError
 from ctrt.images.pull import pull
 from ctrt.images.registry import Registry, is_loopback, parse_challenges
@@ -429,6 +432,79 @@ def test_a_config_that_is_not_right(fetch: Any, store: Store, faulty: Faulty) ->
     assert failure(fetch, store, faulty) == (
         "the configuration of the image is broken at $: object missing required field os"
     )
+
+
+def _leaves(value: Any, at: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    if at:
+        yield at
+    if isinstance(value, dict | list):
+        for key in value if isinstance(value, dict) else range(len(value)):
+            yield from _leaves(value[key], (*at, key))
+
+
+def _with(value: Any, at: tuple[Any, ...], new: Any) -> bytes:
+    changed = copy.deepcopy(value)
+    place = changed
+    for key in at[:-1]:
+        place = place[key]
+    place[at[-1]] = new
+    return json.dumps(changed).replace('"DEEP"', "[" * 3000 + "]" * 3000).encode()
+
+
+@pytest.mark.parametrize("which", ["manifest", "config", "index"])
+def test_a_wrong_value_anywhere_is_a_sentence_or_harmless(
+    tmp_path: Path, faulty: Faulty, which: str
+) -> None:
+    """What comes in all the same can be listed, shown, saved and removed."""
+    engine = Engine(str(tmp_path / "root"))
+    made = faulty.image()
+    manifest = json.loads(faulty.content["/v2/x/manifests/1"][1])
+    config = json.loads(faulty.content[f"/v2/x/blobs/{manifest['config']['digest']}"][1])
+    config |= {
+        "created": "2020-01-01T00:00:00Z", "author": "me",
+        "history": [{"created": "2020-01-01T00:00:00Z", "created_by": "x", "comment": "c"},
+                    {"created_by": "y", "empty_layer": True}],
+        "config": {"User": "a", "Env": ["A=b"], "Entrypoint": ["/x"], "Cmd": ["y"],
+                   "WorkingDir": "/", "Labels": {"a": "b"}, "Volumes": {"/v": {}},
+                   "ExposedPorts": {"80/tcp": {}}, "StopSignal": "TERM", "OnBuild": ["RUN x"],
+                   "Shell": ["/bin/sh"], "Healthcheck": {"Test": ["CMD"], "Interval": 1}},
+    }  # fmt: skip
+    index = {"schemaVersion": 2, "manifests": [on("amd64", made), on("arm", made, "v7")]}
+    manifest["annotations"] = {"a": "b"}
+    documents = {"manifest": manifest, "config": config, "index": index}
+    document = documents[which]
+    name = f"{faulty.host}/x:1"
+    let_in = 0
+    for at in _leaves(document):
+        for new in (None, -1, 1 << 70, "\ud800\x1b[2J", {}, [None], "DEEP"):
+            body = _with(document, at, new)
+            if which == "config":
+                described = faulty.blob(body, media.OCI_CONFIG)
+                body = json.dumps({**manifest, "config": described}).encode()
+            kind = media.OCI_INDEX if which == "index" else media.OCI_MANIFEST
+            faulty.manifest(body, kind, "1")
+            client = Registry(faulty.host, plain_http=True, pause=lambda _: None)
+            try:
+                pull(engine.store, name, registry=client)
+            except CtrtError as error:
+                assert str(error).isprintable(), (at, new)  # noqa: PT017
+                assert len(str(error)) < 700, (at, new)  # noqa: PT017
+                continue
+            finally:
+                client.close()
+            let_in += 1
+            for words in (["images", "--created"], ["images", "--format", "json"],
+                          ["history", name], ["inspect", name], ["layers", name],
+                          ["diff", name], ["save", "-o", f"{tmp_path}/x.tar", name]):  # fmt: skip
+                text = str(VERBS[words[0]](engine, words[1:]))
+                assert text.replace("\n", "").isprintable(), (words, at, new)
+            os.unlink(tmp_path / "x.tar")
+            engine.remove_image(name)
+    assert let_in, "the harmless ones do come in"
+    engine.store.collect()
+    assert leftovers(engine.store) == []
+    assert os.listdir(engine.store.path("blobs", "sha256")) == []
+    engine.close()
 
 
 # -- indexes -----------------------------------------------------------------------------------

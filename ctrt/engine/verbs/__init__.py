@@ -12,6 +12,7 @@ from ctrt.engine.verbs import (
     containers,
     files,
     images,
+    inspecting,
     kernels,
     registries,
     running,
@@ -21,6 +22,6 @@ from ctrt.engine.verbs.base import Flow, Listing, Text, Verb
 
 __all__ = ["VERBS", "Flow", "Listing", "Text", "Verb"]
 
-_ROOMS = (images, building, registries, containers, running, files, kernels, seeing)
+_ROOMS = (images, building, inspecting, registries, containers, running, files, kernels, seeing)
 VERBS = {verb.table.verb: verb for room in _ROOMS for verb in room.VERBS}
 """The verbs by name; run, exec and unshare, which stream, are the caller's own."""

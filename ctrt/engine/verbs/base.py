@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ctrt.errors import CtrtError
+from ctrt.words import visible
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ class Listing:
 
     def __init__(self, headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         self.headings = tuple(headings)
-        self.rows = tuple(tuple(row) for row in rows)
+        self.rows = tuple(tuple(map(visible, row)) for row in rows)
 
     def __str__(self) -> str:
         table = [self.headings, *self.rows]

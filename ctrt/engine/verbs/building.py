@@ -6,7 +6,7 @@ import os
 import sys
 
 from ctrt.engine.options import TLS_VERIFY, Option, Table
-from ctrt.engine.verbs.base import ONE, Text, Verb, json_text, shown
+from ctrt.engine.verbs.base import MANY, ONE, Text, Verb, json_text, shown
 from ctrt.errors import CtrtError
 
 TYPE_CHECKING = False
@@ -261,11 +261,23 @@ def _save(engine: Engine, values: Values, report: Report) -> Text:
     from ctrt.images import registries, transports
     from ctrt.images.copy import push
 
-    image = found_image(engine, values.operands[0])
+    images = [found_image(engine, name) for name in values.operands]
     config = registries.load(engine.store.path("cache", "registries"))
     transport = _SAVED.get(values.format, values.format)
+    if len(images) > 1 and transport != "docker-archive":
+        raise CtrtError(f"save: {values.format} holds one image; docker-archive holds several")
 
     def save(path: str) -> None:
+        if len(images) > 1:
+            from ctrt.images.transports.archive import Archive, ArchiveDestination
+
+            with Archive(path) as archive:
+                for image in images:
+                    into = ArchiveDestination(f"{path}:{image.reference}", archive)
+                    push(engine.store, image, into, progress=None if values.quiet else report)
+                archive.finish()
+            return
+        (image,) = images
         name = "" if transport == "dir" else f":{image.reference}"
         to = transports.destination(f"{transport}:{path}{name}", transports.Options(), config)
         push(engine.store, image, to, progress=None if values.quiet else report)
@@ -441,9 +453,10 @@ VERBS = [
     Verb(
         Table(
             "save",
-            "Write an image to a file that docker, podman and ctrt load.",
-            "IMAGE",
+            "Write images to a file that docker, podman and ctrt load.",
+            "IMAGE...",
             [
+                Option("-m --multi-image-archive", "several images, as several names make it"),
                 Option("-o --output", "the file", metavar="FILE"),
                 Option("-q --quiet", "print nothing"),
                 Option("--format", "what to write", metavar="FORMAT", default="docker-archive",
@@ -451,7 +464,7 @@ VERBS = [
             ],
         ),
         _save,
-        ONE,
+        MANY,
     ),
     Verb(
         Table(

@@ -8,7 +8,7 @@ from ctrt.engine.options import Option, Table
 from ctrt.engine.verbs.base import MANY, NONE, ONE, Listing, Text, Verb, json_text, shown
 from ctrt.engine.verbs.building import found_image
 from ctrt.errors import CtrtError
-from ctrt.words import size_text
+from ctrt.words import since, size_text
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -75,6 +75,7 @@ def _fields(image: Image, short: str) -> dict[str, Any]:
         "Digest": image.digest,
         "Created": created,
         "CreatedAt": created,
+        "CreatedSince": since(created),
         "Size": size_text(image.size),
         "Layers": len(image.layers),
         "Names": [image.reference] if image.reference else [],
@@ -190,6 +191,7 @@ def _history(engine: Engine, values: Values, _report: Report) -> Listing | Text:
                 "ID": (row["layer"] or "")[7 : None if long else 19],
                 "Created": row["created"],
                 "CreatedAt": row["created"],
+                "CreatedSince": since(row["created"]),
                 "CreatedBy": row["created_by"],
                 "Size": size_text(row["size"]),
                 "Comment": row["comment"],
@@ -214,11 +216,10 @@ def _history(engine: Engine, values: Values, _report: Report) -> Listing | Text:
     )
 
 
-def describe(engine: Engine, image: Image) -> dict[str, Any]:
-    """An image as `podman image inspect` shows it."""
+def describe(image: Image, names: list[str]) -> dict[str, Any]:
+    """An image, whose names are these, as `podman image inspect` shows it."""
     config = image.config
     repository, _, _ = image.reference.partition("@")
-    names = [other.reference for other in engine.store.images() if other.id == image.id]
     return {
         "Id": image.id[7:],
         "Digest": image.digest,
@@ -325,21 +326,46 @@ def _rmi(engine: Engine, values: Values, _report: Report) -> Text:
         raise CtrtError("rmi: expected IMAGE..., or --all")
     if values.all:
         names = [image.reference for image in engine.store.images()]
-    there = [name for name in names if engine.store.find(name) is not None]
-    if there != names and not (values.force or values.ignore):
-        missing = next(name for name in names if name not in there)
-        raise CtrtError(f"there is no image {missing} in the store; see: ctrt images")
+    meant: dict[str, None] = {}
+    for name in names:
+        if engine.store.has_name(name):
+            meant[name] = None  # also one that is broken
+            continue
+        image = engine.store.find(name)
+        if image is not None:
+            meant |= dict.fromkeys(_named_alike(engine, image, name, force=values.force))
+        elif not (values.force or values.ignore):
+            raise CtrtError(f"there is no image {name} in the store; see: ctrt images")
     gone = []
-    for name in dict.fromkeys(there):
-        if engine.store.find(name) is not None:  # it may be another name of one that is gone
+    for name in meant:
+        # A name may be another of one that is gone.
+        if engine.store.has_name(name) or engine.store.find(name) is not None:
             engine.remove_image(name)
             gone.append(name)
     return Text("\n".join(gone))
 
 
+def _named_alike(engine: Engine, image: Image, typed: str, *, force: bool) -> list[str]:
+    """The names that go where an image was typed by its ID: one, unless --force takes all."""
+    digits = typed.removeprefix("sha256:")
+    if not image.id[7:].startswith(digits):
+        return [typed]
+    names = [other.reference for other in engine.store.images() if other.id == image.id]
+    if len(names) > 1 and not force:
+        raise CtrtError(
+            f"rmi: the image {typed} has several names ({', '.join(names)}); remove one of them,"
+            " or all with --force"
+        )
+    return names or [typed]
+
+
 def _image(engine: Engine, values: Values, _report: Report) -> Listing | Text:
     if values.operands[0] == "inspect":
-        found = [describe(engine, found_image(engine, name)) for name in values.operands[1:]]
+        all_of_them = engine.store.images()
+        found = []
+        for image in (found_image(engine, name) for name in values.operands[1:]):
+            names = [other.reference for other in all_of_them if other.id == image.id]
+            found.append(describe(image, names))
         if values.format is not None:
             from ctrt.engine.verbs.templates import rendered
 
@@ -476,8 +502,8 @@ VERBS = [
             "IMAGE...",
             [
                 Option("-a --all", "all of them"),
-                Option("-f --force", "do not mind those that are not there"),
-                Option("-i --ignore", "the same as --force"),
+                Option("-f --force", "all names of an ID; do not mind what is not there"),
+                Option("-i --ignore", "do not mind those that are not there"),
             ],
         ),
         _rmi,

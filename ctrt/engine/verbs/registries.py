@@ -24,7 +24,7 @@ def _config(engine: Engine) -> Config:
     return registries.load(engine.store.path("cache", "registries"))
 
 
-def _options(values: Values, side: str = "") -> Options:
+def options_of(values: Values, side: str = "") -> Options:
     """How registries are spoken to, as the options of a verb (or of one of its sides) say."""
     from ctrt.images.transports import Options
 
@@ -69,7 +69,7 @@ def _client(engine: Engine, registry: str, values: Values) -> Registry:
 
     reference = parse(f"{registry}/x")
     end = _config(engine).endpoints(reference)[-1]
-    return docker.client(end.location.registry, _options(values), insecure=end.insecure)
+    return docker.client(end.location.registry, options_of(values), insecure=end.insecure)
 
 
 def _pull(engine: Engine, values: Values, report: Report) -> Text:
@@ -86,7 +86,7 @@ def _pull(engine: Engine, values: Values, report: Report) -> Text:
             name,
             platform=values.platform,
             progress=None if values.quiet else report,
-            options=_options(values),
+            options=options_of(values),
             policy=values.signature_policy or "",
             unpacker=None if values.platform or values.all_tags else engine.unpacker(),
         )
@@ -108,7 +108,7 @@ def _push(engine: Engine, values: Values, report: Report) -> Text:
             f"{where} names no registry; say where to push it, as in: ctrt push {name}"
             f" REGISTRY/{where.removeprefix('localhost/')}"
         )
-    to = transports.destination(where, _options(values), _config(engine))
+    to = transports.destination(where, options_of(values), _config(engine))
     digest = push(engine.store, image, to, progress=None if values.quiet else report)
     if values.digestfile is not None:
         try:
@@ -127,9 +127,9 @@ def _copy(engine: Engine, values: Values, report: Report) -> Text:
 
     config = _config(engine)
     first, second = values.operands
-    place = transports.source(first, _options(values, "src_"), config)
+    place = transports.source(first, options_of(values, "src_"), config)
     try:
-        to = transports.destination(second, _options(values, "dest_"), config)
+        to = transports.destination(second, options_of(values, "dest_"), config)
     except CtrtError:
         place.close()
         raise
@@ -174,7 +174,7 @@ def _login(engine: Engine, values: Values, _report: Report) -> Text:
         password = _ask(f"Password of {user} at {key}: ")
     if not password:
         raise CtrtError("login: the password is empty")
-    options = _options(values)
+    options = options_of(values)
     options.login = auth.Login(user, password, "", "what was just given")
     end = _config(engine).endpoints(parse(f"{key}/x"))[-1]
     client = docker.client(end.location.registry, options, insecure=end.insecure)
@@ -222,7 +222,7 @@ def _all_tags(engine: Engine, typed: str, values: Values) -> list[str]:
     config = _config(engine)
     wanted = config.candidates(split(typed)[1])[0].reference
     end = config.endpoints(wanted)[-1]
-    client = docker.client(end.location.registry, _options(values), insecure=end.insecure)
+    client = docker.client(end.location.registry, options_of(values), insecure=end.insecure)
     try:
         return sorted(client.tags(end.location.repository))
     except CtrtError as error:
@@ -250,7 +250,7 @@ def _referrers(engine: Engine, values: Values, _report: Report) -> Listing:
     config = _config(engine)
     name = config.candidates(split(values.operands[0])[1])[0].reference
     end = config.endpoints(name)[-1]
-    client = docker.client(end.location.registry, _options(values), insecure=end.insecure)
+    client = docker.client(end.location.registry, options_of(values), insecure=end.insecure)
     place = end.location
     try:
         digest = place.digest or client.manifest(place.repository, place.tag or "latest")[1]
@@ -285,9 +285,9 @@ def _reference(engine: Engine, values: Values, _report: Report) -> Picture | Tex
 _CERT_DIR = Option("--cert-dir", "directory of certificates and keys", metavar="DIRECTORY")
 _AUTHFILE = Option("--authfile", "file of credentials instead of the usual ones", metavar="FILE")
 _CREDS = Option("--creds", "user and password for the registry", metavar="USER[:PASSWORD]")
-_POLICY = Option("--signature-policy", "policy.json instead of the host's", metavar="FILE")
-_PLATFORM = Option("--platform", "which image of several", metavar="OS/ARCH[/VARIANT]")
-_ACCESS = [TLS_VERIFY, _CERT_DIR, _AUTHFILE, _CREDS]
+POLICY = Option("--signature-policy", "policy.json instead of the host's", metavar="FILE")
+PLATFORM = Option("--platform", "which image of several", metavar="OS/ARCH[/VARIANT]")
+ACCESS = [TLS_VERIFY, _CERT_DIR, _AUTHFILE, _CREDS]
 
 
 def _side(side: str, words: str) -> list[Option]:
@@ -310,11 +310,11 @@ VERBS = [
             " containers-storage:.",
             "IMAGE...",
             [
-                _PLATFORM,
+                PLATFORM,
                 Option("-a --all-tags", "every tag of the repository"),
                 Option("-q --quiet", "only print the ID"),
-                *_ACCESS,
-                _POLICY,
+                *ACCESS,
+                POLICY,
             ],
         ),
         _pull,
@@ -328,7 +328,7 @@ VERBS = [
             [
                 Option("-q --quiet", "print nothing"),
                 Option("--digestfile", "write the digest to a file", metavar="FILE"),
-                *_ACCESS,
+                *ACCESS,
             ],
         ),
         _push,
@@ -342,13 +342,13 @@ VERBS = [
             [
                 Option("-a --all", "all images of an index, with the index"),
                 Option("-q --quiet", "show no progress"),
-                _PLATFORM,
+                PLATFORM,
                 TLS_VERIFY,
                 *_side("src", "source"),
                 *_side("dest", "destination"),
                 _CERT_DIR,
                 _AUTHFILE,
-                _POLICY,
+                POLICY,
             ],
         ),
         _copy,
@@ -364,7 +364,7 @@ VERBS = [
                 Option("-p --password", "the password; others may see it", metavar="PASSWORD"),
                 Option("--password-stdin", "read the password from the standard input"),
                 Option("--get-login", "only say who is logged in"),
-                *_ACCESS,
+                *ACCESS,
             ],
         ),
         _login,
@@ -380,9 +380,9 @@ VERBS = [
         _logout,
         range(2),
     ),
-    Verb(Table("tags", "List the tags of a repository.", "REPOSITORY", _ACCESS), _tags, ONE),
+    Verb(Table("tags", "List the tags of a repository.", "REPOSITORY", ACCESS), _tags, ONE),
     Verb(
-        Table("catalog", "List the repositories of a registry.", "REGISTRY", _ACCESS),
+        Table("catalog", "List the repositories of a registry.", "REGISTRY", ACCESS),
         _catalog,
         ONE,
     ),
@@ -391,7 +391,7 @@ VERBS = [
             "referrers",
             "List what refers to an image: signatures, attestations, lists of contents.",
             "IMAGE",
-            [Option("--type", "only this type of artifact", metavar="TYPE"), *_ACCESS],
+            [Option("--type", "only this type of artifact", metavar="TYPE"), *ACCESS],
         ),
         _referrers,
         ONE,

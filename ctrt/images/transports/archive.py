@@ -15,7 +15,7 @@ import os
 import tarfile
 import tempfile
 from hashlib import sha256
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, Self
 
 import msgspec
 
@@ -153,16 +153,15 @@ def _entries(tar: Tarball, path: str) -> list[_Entry]:
         raise CtrtError(f"manifest.json in {path} is broken: {error}") from None
 
 
-class ArchiveDestination(Destination):
-    """An archive of one image, with its layers unpacked as the format wants them."""
+class Archive:
+    """An archive that is being written, of one image or of several; a `with` block.
 
-    transport = "docker-archive"
+    Layers lie in it unpacked, as the format wants them, each once. Until `finish` nothing is at
+    `path`.
+    """
 
-    def __init__(self, rest: str) -> None:
-        super().__init__(f"docker-archive:{rest}")
-        path, _, name = rest.partition(":")
+    def __init__(self, path: str) -> None:
         self._path = os.path.abspath(path)
-        self._tag = str(parse(name)) if name else ""
         if os.path.exists(path):
             raise CtrtError(f"there is already a file {path}")
         self._aside = f"{self._path}.{os.urandom(4).hex()}"
@@ -170,6 +169,70 @@ class ArchiveDestination(Destination):
             self._tar = tarfile.open(self._aside, "x:", format=tarfile.PAX_FORMAT)  # noqa: SIM115
         except OSError as error:
             raise CtrtError(f"{path} cannot be written: {error.strerror}") from None
+        self._names: set[str] = set()
+        self._entries: dict[tuple[str, ...], list[str]] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Remove what was not finished."""
+        self._tar.close()
+        if os.path.exists(self._aside):
+            os.unlink(self._aside)
+
+    def layer(self, pieces: Iterable[bytes]) -> str:
+        """Add a plain layer; return the name that it has here."""
+        with tempfile.TemporaryFile(dir=os.path.dirname(self._path)) as plain:
+            hashed = sha256()
+            for piece in pieces:
+                hashed.update(piece)
+                plain.write(piece)
+            name = f"{hashed.hexdigest()}.tar"
+            self._add(name, plain, plain.tell())
+        return name
+
+    def image(self, digest: str, config: bytes, layers: list[str], tag: str) -> None:
+        """Add an image whose layers are there; `digest` is its configuration's."""
+        name = f"{digest[7:]}.json"
+        self._add(name, io.BytesIO(config), len(config))
+        tags = self._entries.setdefault((name, *layers), [])
+        if tag:
+            tags.append(tag)
+
+    def finish(self) -> None:
+        """Write manifest.json, and give the archive its name."""
+        listed = [
+            {"Config": config, "RepoTags": tags, "Layers": layers}
+            for (config, *layers), tags in self._entries.items()
+        ]
+        content = json.dumps(listed).encode()
+        self._add("manifest.json", io.BytesIO(content), len(content))
+        self._tar.close()
+        os.rename(self._aside, self._path)
+
+    def _add(self, name: str, file: IO[bytes], size: int) -> None:
+        if name in self._names:
+            return
+        self._names.add(name)
+        member = tarfile.TarInfo(name)
+        member.size = size
+        member.mode = 0o644
+        file.seek(0)
+        self._tar.addfile(member, file)
+
+
+class ArchiveDestination(Destination):
+    """An image of an archive: of `archive`, which the caller finishes, or of one of its own."""
+
+    transport = "docker-archive"
+
+    def __init__(self, rest: str, archive: Archive | None = None) -> None:
+        super().__init__(f"docker-archive:{rest}")
+        path, _, name = rest.partition(":")
+        self._tag = str(parse(name)) if name else ""
+        self._own = archive is None
+        self._archive = archive or Archive(path)
         self._layers: dict[str, str] = {}
         self._configs: dict[str, bytes] = {}
 
@@ -180,50 +243,30 @@ class ArchiveDestination(Destination):
         source: Source,
     ) -> str:
         """Write a layer as a plain tar, or keep the configuration."""
-        if described.media_type not in media.LAYERS:
-            self._configs[described.digest] = b"".join(checked(read(0), described))
-            return "written"
-        with tempfile.TemporaryFile(dir=os.path.dirname(self._path)) as plain:
-            hashed = sha256()
-            for piece in _plain(checked(read(0), described), described.media_type):
-                hashed.update(piece)
-                plain.write(piece)
-            name = f"{hashed.hexdigest()}.tar"
-            self._layers[described.digest] = name
-            if name not in self._tar.getnames():
-                self._add(name, plain, plain.tell())
+        pieces = checked(read(0), described)
+        if described.media_type in media.LAYERS:
+            plain = _plain(pieces, described.media_type)
+            self._layers[described.digest] = self._archive.layer(plain)
+        else:
+            self._configs[described.digest] = b"".join(pieces)
         return "written"
 
     def put_manifest(self, media_type: str, data: bytes, digest: str, *, top: bool) -> str:
-        """Write manifest.json and finish the archive."""
-        if media_type in media.INDEXES:
+        """Add the image, and finish an archive of our own."""
+        if media_type in media.INDEXES or not top:
             raise CtrtError("docker-archive: holds images for one platform; choose one")
         manifest = documents.read_manifest(data, "the image")
-        config = self._configs[manifest.config.digest]
-        name = f"{manifest.config.digest[7:]}.json"
-        entry = {
-            "Config": name,
-            "RepoTags": [self._tag] if self._tag else [],
-            "Layers": [self._layers[layer.digest] for layer in manifest.layers],
-        }
-        for file, content in ((name, config), ("manifest.json", json.dumps([entry]).encode())):
-            self._add(file, io.BytesIO(content), len(content))
-        self._tar.close()
-        os.rename(self._aside, self._path)
+        layers = [self._layers[layer.digest] for layer in manifest.layers]
+        config = manifest.config.digest
+        self._archive.image(config, self._configs[config], layers, self._tag)
+        if self._own:
+            self._archive.finish()
         return digest
 
     def close(self) -> None:
         """Remove what was not finished."""
-        self._tar.close()
-        if os.path.exists(self._aside):
-            os.unlink(self._aside)
-
-    def _add(self, name: str, file: IO[bytes], size: int) -> None:
-        member = tarfile.TarInfo(name)
-        member.size = size
-        member.mode = 0o644
-        file.seek(0)
-        self._tar.addfile(member, file)
+        if self._own:
+            self._archive.__exit__()
 
 
 def _same(tag: str, wanted: str) -> bool:
