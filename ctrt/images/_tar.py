@@ -493,19 +493,24 @@ def _number(field: bytes) -> int:
 def _pax(data: bytes) -> dict[bytes, bytes]:
     """Read records `LENGTH KEY=VALUE NEWLINE`; values may hold anything."""
     records: dict[bytes, bytes] = {}
-    while data:
-        digits, space, _ = data[:20].partition(b" ")
+    sparse: list[bytes] = []
+    at = 0
+    while at < len(data):
+        # Nothing is cut off: a header of many records takes no longer than it is long.
+        digits, space, _ = data[at : at + 20].partition(b" ")
         length = int(digits) if digits.isdigit() else 0
-        record = data[len(digits) + 1 : length]
+        record = data[at + len(digits) + 1 : at + length]
         key, equals, value = record.partition(b"=")
-        if not space or length > len(data) or not equals or record[-1:] != b"\n":
+        at += length
+        if not space or at > len(data) or not equals or record[-1:] != b"\n":
             raise BrokenLayerError("an extended (PAX) header of its tar archive is broken")
         if key in (b"GNU.sparse.offset", b"GNU.sparse.numbytes"):
             # Version 0.0 repeats the two keys for every piece; 0.1 has the same in one value.
-            key, value = b"GNU.sparse.map", records.get(b"GNU.sparse.map", b"") + b"," + value
-            value = value.lstrip(b",")
-        records[key] = value[:-1]
-        data = data[length:]
+            sparse.append(value[:-1])
+        else:
+            records[key] = value[:-1]
+    if sparse:
+        records[b"GNU.sparse.map"] = b",".join(sparse)
     return records
 
 

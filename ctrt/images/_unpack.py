@@ -39,6 +39,9 @@ ALWAYS_BYTES = 1 << 30
 RESERVE_BYTES = 64 << 20
 MAX_DEPTH = 200
 MAX_LINKS = 40
+# What is kept until the end of a layer: names and looks of directories, links to lower layers.
+# 256 MiB is some hundred thousand of them.
+MAX_KEPT_BYTES = 256 << 20
 OPEN_DIRECTORIES = 200
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -66,6 +69,7 @@ class _Tree:
         self.implied: dict[bytes, None] = {b"": None}
         self.links: list[tuple[bytes, bytes]] = []
         self._later: dict[bytes, Entry] = {}
+        self._kept = 0
         self._open: dict[bytes, int] = {b"": self.root}
         self._alias: dict[bytes, tuple[int, bytes]] = {}
 
@@ -76,6 +80,12 @@ class _Tree:
     def note(self, text: str) -> None:
         if len(self.notes) < 100:
             self.notes.append(text)
+
+    def keep(self, size: int) -> None:
+        """Count bytes that stay in memory until the end of the layer."""
+        self._kept += size + 500  # about what the objects around them take
+        if self._kept > MAX_KEPT_BYTES:
+            raise BrokenLayerError("it has more directories and links than there is memory for")
 
     def trim(self) -> None:
         """Close directories when there are many; only between entries, who use what is open."""
@@ -165,11 +175,13 @@ class _Tree:
                 raise FileNotFoundError from None
             os.unlink(name, dir_fd=at)
             os.mkdir(name, 0o755, dir_fd=at)
+            self.keep(len(key))
             self.implied[key] = None
             fd = os.open(name, _DIRECTORY, dir_fd=at)
             self.set_opaque(fd)
             return fd
         os.mkdir(name, 0o755, dir_fd=at)
+        self.keep(len(key))
         self.implied[key] = None
         return os.open(name, _DIRECTORY, dir_fd=at)
 
@@ -202,7 +214,7 @@ class _Tree:
             if kind != b"5":
                 raise BrokenLayerError("an entry other than a directory has no name")
             self.implied.pop(b"", None)
-            self._later[b""] = entry
+            self._look_later(b"", entry)
             return
         fd, above, name = self.parent(path)
         if kind in b"0\0" + b"7":
@@ -224,6 +236,7 @@ class _Tree:
                     self._remove(fd, name)
                 except FileNotFoundError:
                     pass
+                self.keep(len(target) + len(path))
                 self.links.append((target, path))
         elif kind in b"346":
             self._node(fd, name, entry)
@@ -270,6 +283,10 @@ class _Tree:
                 self.set_opaque(fd)
                 os.close(fd)
         self.implied.pop(path, None)
+        self._look_later(path, entry)
+
+    def _look_later(self, path: bytes, entry: Entry) -> None:
+        self.keep(len(path) + sum(map(len, entry.xattrs.values())))
         self._later[path] = entry
 
     def _node(self, at: int, name: bytes, entry: Entry) -> None:

@@ -53,6 +53,10 @@ class Source:
         """Tar's letter for what is at a path; "" for nothing."""
         raise NotImplementedError
 
+    def followed(self, path: str) -> str:
+        """Where a link leads, inside of the tree, all links on the way followed."""
+        return path
+
     def print_of(self, path: str) -> str:
         """What tells one thing at a path from another, but for its time."""
         raise NotImplementedError
@@ -132,6 +136,11 @@ class Directory(Source):
                 continue
             real = step
         return real
+
+    def followed(self, path: str) -> str:
+        """Where a link leads, inside of the context."""
+        found = os.path.relpath(self._real(f"{path}/."), self.path)
+        return "" if found == "." else found
 
     def names(self, directory: str) -> list[str]:
         """The names in a directory."""
@@ -250,6 +259,10 @@ class ImageFiles(Source):
 
     def _at(self, path: str) -> str:
         return self._tree.resolve(path, last=False)
+
+    def followed(self, path: str) -> str:
+        """Where a link leads, inside of the image."""
+        return self._tree.resolve(path)
 
     def names(self, directory: str) -> list[str]:
         """The names in a directory."""

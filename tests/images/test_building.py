@@ -527,7 +527,7 @@ def test_what_is_built_and_pushed_is_pulled_and_run_by_podman(
         ("FROM localhost/base\nCOPY --chmod=rw a.txt /",
          'line 2: --chmod="rw" is no octal mode'),
         ("FROM localhost/base\nCOPY --chown=who a.txt /",
-         "line 2: --chown: the image has no 'who' in its /etc/passwd"),
+         "line 2: the image has no 'who' in its /etc/passwd"),
         ("FROM localhost/base\nCOPY ../outside /",
          "line 2: the build context has no ../outside"),
         ("FROM localhost/base\nRUN exit 7",
@@ -574,5 +574,65 @@ def test_links_of_the_context_do_not_lead_out_of_it(engine: Engine, context: Pat
     (context / "file").symlink_to("/etc/hostname")
     with pytest.raises(CtrtError, match="the build context has no out/hostname"):
         engine.build("FROM scratch\nCOPY out/hostname /x", str(context), "localhost/out")
-    engine.build("FROM scratch\nCOPY file /x", str(context), "localhost/out")
-    assert files(engine, "localhost/out")["x"].item.kind == "2"
+    with pytest.raises(CtrtError) as caught:
+        engine.build("FROM scratch\nCOPY file /x", str(context), "localhost/out")
+    assert str(caught.value) == (
+        "Containerfile, line 2: file is a link, and the build context has no etc/hostname"
+    )
+
+
+def test_a_link_that_is_named_stands_for_what_it_leads_to(engine: Engine, context: Path) -> None:
+    """As docker and buildah have it; links inside of a directory stay links."""
+    (context / "ln").symlink_to("a.txt")
+    (context / "far").symlink_to("/src/deep")
+    (context / "src/up").symlink_to("../a.txt")
+    engine.build(
+        """FROM scratch AS one
+COPY ln /file
+COPY ln far/two.c /in/
+COPY far /there/
+COPY src/u* /globbed/
+COPY src /all
+""",
+        str(context),
+        "localhost/links",
+    )
+    found = files(engine, "localhost/links")
+    kinds = {path: node.item.kind for path, node in found.items()}
+    assert {path for path, kind in kinds.items() if kind == "0"} >= {
+        "file", "in/ln", "in/two.c", "there/two.c", "globbed/up",
+    }  # fmt: skip
+    assert {path for path, kind in kinds.items() if kind == "2"} == {"all/link", "all/up"}
+    assert text(engine, "localhost/links", "in/ln") == "A\n"
+    engine.build("FROM scratch\nCOPY --from=localhost/links /all/link /by/", None, "localhost/by")
+    assert files(engine, "localhost/by")["by/link"].item.kind == "0"
+    (context / "loop").symlink_to("loop")
+    with pytest.raises(CtrtError, match="line 2: loop is a link, and the build context has no"):
+        engine.build("FROM scratch\nCOPY loop /x", str(context), "localhost/no")
+
+
+def test_a_workdir_that_is_made_belongs_to_who_works_there(engine: Engine) -> None:
+    engine.build(
+        """FROM localhost/base
+WORKDIR /before
+COPY <<EOF /etc/passwd
+who:x:7:8::/:/bin/sh
+EOF
+USER who
+WORKDIR /home/x
+USER 9
+WORKDIR /nine
+USER 9:10
+WORKDIR /ten
+""",
+        None,
+        "localhost/workdir",
+    )
+    found = files(engine, "localhost/workdir")
+    owners = {
+        path: (found[path].item.uid, found[path].item.gid)
+        for path in ("before", "home", "home/x", "nine", "ten")
+    }
+    assert owners == {
+        "before": (0, 0), "home": (7, 8), "home/x": (7, 8), "nine": (9, 0), "ten": (9, 10),
+    }  # fmt: skip

@@ -15,13 +15,14 @@ import subprocess
 import sys
 import tarfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from images_tools import digest, image, leftovers, member, tar
 
 from ctrt.errors import CtrtError
-from ctrt.images import _unpack, layers
+from ctrt.images import _tar, _unpack, layers
 from ctrt.images.progress import Progress
 from ctrt.images.store import Store
 
@@ -685,6 +686,40 @@ def test_a_bomb_is_stopped(store: Store, monkeypatch: pytest.MonkeyPatch, tmp_pa
         _unpack._extract(order, WORLD)
     assert str(caught.value) == "it grows to more than 10 MiB when it is unpacked"
     assert (into / "zero").stat().st_size <= 10 << 20
+
+
+@pytest.mark.parametrize(
+    "kept",
+    [
+        lambda n: member(f"d{n}", kind="dir", pax={"SCHILY.xattr.user.x": "x" * 60_000}),
+        lambda n: member(f"l{n}", kind="link", link=f"{'y' * 200}/" * 190 + str(n)),
+        lambda n: member("/".join(f"{part}{n}{'z' * 190}" for part in range(150))),
+    ],
+    ids=["attributes", "links", "implied"],
+)
+def test_what_is_kept_until_the_end_of_a_layer_is_bounded(
+    store: Store, monkeypatch: pytest.MonkeyPatch, kept: Callable[[int], bytes]
+) -> None:
+    """A small blob of many directories or links must not fill the memory."""
+    monkeypatch.setattr(_unpack, "MAX_KEPT_BYTES", 1 << 20)
+    into = store.path("into")
+    os.makedirs(into)
+    blob = store.path("blob")
+    Path(blob).write_bytes(data := tar(*map(kept, range(60))))
+    order = {"into": into, "blob": blob, "size": len(data), "diff_id": digest(data)}
+    with pytest.raises(_unpack.BrokenLayerError) as caught:
+        _unpack._extract(order, WORLD)
+    assert str(caught.value) == "it has more directories and links than there is memory for"
+
+
+def test_a_header_of_many_records_takes_no_longer_than_it_is_long() -> None:
+    """Quadratic work in 1 MiB would be seconds, for each of a thousand headers in a small blob."""
+    spent = []
+    for count in (20_000, 160_000):
+        begin = time.process_time()
+        assert _tar._pax(b"6 a=b\n" * count) == {b"a": b"b"}
+        spent.append(time.process_time() - begin)
+    assert spent[1] < 8 * spent[0] * 3
 
 
 def test_a_disk_that_is_full_is_a_sentence(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

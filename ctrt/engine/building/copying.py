@@ -62,8 +62,8 @@ def _copied(builder: Builder, step: Instruction, state: State, at: int, until: E
     *names, destination = words
     parents = step.flag("parents") not in (None, "false")
     changes: dict[str, Any] = {}
-    if (owner := step.flag("chown")) is not None:
-        changes["uid"], changes["gid"] = _owner(builder, owner, state, step)
+    if (whose := step.flag("chown")) is not None:
+        changes["uid"], changes["gid"] = owner(builder, whose, state, step)
     if (mode := step.flag("chmod")) is not None:
         mode = builder.expand(mode, state.values(), step.line)
         if not mode or mode.strip("01234567") or int(mode, 8) > 0o7777:
@@ -72,8 +72,9 @@ def _copied(builder: Builder, step: Instruction, state: State, at: int, until: E
     if builder.time_ns is not None:
         changes["mtime_ns"] = builder.time_ns
     origin = step.flag("from")
-    # The third is how many directories of the path stay away, with --parents.
-    jobs: list[tuple[sources.Source, str, int]] = []
+    # The third is the name that it has in a directory, the fourth how many directories of the
+    # path stay away, with --parents.
+    jobs: list[tuple[sources.Source, str, str, int]] = []
     archives: list[str] = []
     heredocs = {doc.name: doc for doc in step.heredocs}
     for name in names:
@@ -87,9 +88,10 @@ def _copied(builder: Builder, step: Instruction, state: State, at: int, until: E
                     )
                 except ValueError as error:
                     raise mistake(builder.where, step.line, str(error)) from None
-            jobs.append((sources.Memory({doc.name: text.encode()}), doc.name, 0))
+            jobs.append((sources.Memory({doc.name: text.encode()}), doc.name, doc.name, 0))
         elif step.name == "ADD" and fetched.is_address(name):
-            jobs.append((*_fetched(builder, name, step, until), 0))
+            source, path = _fetched(builder, name, step, until)
+            jobs.append((source, path, path.rpartition("/")[2], 0))
         else:
             if step.flag("checksum") is not None:
                 raise mistake(builder.where, step.line, f"--checksum: {name} is not fetched")
@@ -101,6 +103,16 @@ def _copied(builder: Builder, step: Instruction, state: State, at: int, until: E
             if not found:
                 raise mistake(builder.where, step.line, f"{source.what} has no {name}")
             for path in found:
+                last = path.rpartition("/")[2]
+                if source.kind(path) == "2" and not parents:
+                    # A link that is named itself stands for what it leads to.
+                    path = source.followed(path)  # noqa: PLW2901
+                    if source.kind(path) in ("", "2"):
+                        raise mistake(
+                            builder.where,
+                            step.line,
+                            f"{name} is a link, and {source.what} has no {path}",
+                        )
                 if (
                     step.name == "ADD"
                     and isinstance(source, sources.Directory)
@@ -109,7 +121,7 @@ def _copied(builder: Builder, step: Instruction, state: State, at: int, until: E
                 ):
                     archives.append(os.path.join(source.path, path))
                 above = sources.tidy(name.partition("/./")[0]) if "/./" in name else ""
-                jobs.append((source, path, above.count("/") + bool(above)))
+                jobs.append((source, path, last, above.count("/") + bool(above)))
     _copy_jobs(builder, step, state, jobs, archives, destination, changes, parents)
 
 
@@ -117,7 +129,7 @@ def _copy_jobs(
     builder: Builder,
     step: Instruction,
     state: State,
-    jobs: list[tuple[sources.Source, str, int]],
+    jobs: list[tuple[sources.Source, str, str, int]],
     archives: list[str],
     destination: str,
     changes: dict[str, Any],
@@ -140,8 +152,7 @@ def _copy_jobs(
     directories: set[str] = {place} if into else {place.rpartition("/")[0]}
     digests: list[str] = []
     unpacked: list[tuple[str, str]] = []
-    for source, path, without in jobs:
-        last = path.rpartition("/")[2]
+    for source, path, last, without in jobs:
         if left_out.leaves_out(path) or left_out.leaves_out(last):
             continue
         if isinstance(source, sources.Directory) and os.path.join(source.path, path) in archives:
@@ -204,8 +215,8 @@ def _fetched(
     return source, path
 
 
-def _owner(builder: Builder, text: str, state: State, step: Instruction) -> tuple[int, int]:
-    """--chown=USER[:GROUP], by names of the image or numbers."""
+def owner(builder: Builder, text: str, state: State, step: Instruction) -> tuple[int, int]:
+    """USER[:GROUP], by names of the image or numbers, as user and group ID."""
     user, _, group = builder.expand(text, state.values(), step.line).partition(":")
     uid, gid = _identity(builder, "passwd", user, state, step)
     if group:
@@ -225,6 +236,4 @@ def _identity(
     for row in (line.split(":") for line in text.splitlines()):
         if row[0] == name and len(row) > 3 and row[2].isdecimal():
             return int(row[2]), int(row[3]) if row[3].isdecimal() else None
-    raise mistake(
-        builder.where, step.line, f"--chown: the image has no {name!r} in its /etc/{table}"
-    )
+    raise mistake(builder.where, step.line, f"the image has no {name!r} in its /etc/{table}")

@@ -12,6 +12,7 @@ from ctrt.images.containerfile import Instruction, mistake
 if TYPE_CHECKING:
     from ctrt.engine.building.stages import Builder
     from ctrt.engine.building.state import State
+    from ctrt.images import compose
 
 
 def env(builder: Builder, step: Instruction, state: State, _at: int) -> None:
@@ -155,10 +156,19 @@ def workdir(builder: Builder, step: Instruction, state: State, _at: int) -> None
     if tree.is_directory(path):
         builder.change(state, step, path)
         return
-    shown = f"WORKDIR {path}"
-    builder.layer(
-        state, shown, (), lambda: builder.pack(builder.parents(state, {tree.resolve(path)}))
-    )
+    looks: dict[str, int] = {}
+    if state.process.get("User"):
+        from ctrt.engine.building.copying import owner
+
+        # Who is to work there must be able to: as buildah and BuildKit have it.
+        user = state.process["User"]
+        user += ":0" if user.isdecimal() else ""  # a number that stands for itself has no group
+        looks["uid"], looks["gid"] = owner(builder, user, state, step)
+
+    def make() -> compose.Blob:
+        return builder.pack(builder.parents(state, {tree.resolve(path)}, **looks))
+
+    builder.layer(state, f"WORKDIR {path}", (repr(looks),) if looks else (), make)
 
 
 def _pairs(builder: Builder, step: Instruction, state: State) -> dict[str, str]:
