@@ -89,6 +89,9 @@ def _do(root: str | None, verb: str, rest: list[str]) -> int:
 
         do = {"run": start.run, "exec": start.enter, "unshare": start.unshare}[verb]
         return do(Engine(root), rest)
+    import gc
+
+    gc.enable()  # the command starts without; what serves, watches or pulls may live long
     from ctrt.engine.verbs import VERBS
 
     if verb not in VERBS:

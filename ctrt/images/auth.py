@@ -15,7 +15,6 @@ import base64
 import binascii
 import json
 import os
-import subprocess
 from typing import TYPE_CHECKING
 
 from ctrt.errors import CtrtError
@@ -206,6 +205,8 @@ def _ask_helper(helper: str, host: str, path: str) -> Login | None:
 
 def _run_helper(helper: str, word: str, text: str, path: str) -> str | None:
     """Run a helper; None when it says that it does not know the registry."""
+    import subprocess
+
     program = f"docker-credential-{helper}"
     if not helper.replace("-", "").replace("_", "").replace(".", "").isalnum():
         raise CtrtError(f"the credentials in {path} name a helper that can be none: {helper!r}")

@@ -9,6 +9,9 @@ ratio. Each has a fresh ext4 file system of its own: one from which files were j
 new ones up to ten times more slowly, as ext4 looks past inodes that were in use a moment ago.
 Memory is the largest of the processes that a row starts, as time(1) tells it: of what this
 program starts itself, wait4(2) would count this program's own memory before the exec.
+
+"start" is the first container after that: `true` (busybox, in a layer of its own), without a
+network, until its end; skopeo and umoci start none.
 """
 
 from __future__ import annotations
@@ -56,7 +59,10 @@ def words(noise: random.Random, size: int) -> bytes:
 
 
 def layer(path: str, sizes: list[int], noise: random.Random, prefix: str) -> tuple[str, str, int]:
-    """Write a gzipped layer; its digest, its diff ID and its size."""
+    """Write a gzipped layer; its digest, its diff ID and its size.
+
+    Without sizes it is one with /bin/true.
+    """
     plain = hashlib.sha256()
 
     class Both:
@@ -71,6 +77,8 @@ def layer(path: str, sizes: list[int], noise: random.Random, prefix: str) -> tup
         gzip.GzipFile(path, "wb", 1, mtime=0) as packed,
         tarfile.open(fileobj=Both(packed), mode="w|", format=tarfile.PAX_FORMAT) as tar,  # type: ignore[call-overload]
     ):
+        if not sizes:
+            tar.add("/bin/busybox", "bin/true")
         for number, size in enumerate(sizes):
             if number % 100 == 0:
                 directory = tarfile.TarInfo(f"{prefix}/{number // 100}")
@@ -111,7 +119,7 @@ def make(place: str, name: str, host: str) -> int:
         "large": [[1_000_000_000]],
     }
     made = []
-    for number, sizes in enumerate(shapes[name]):
+    for number, sizes in enumerate([*shapes[name], []]):
         path = f"{place}/layer"
         digest, diff, size = layer(path, sizes, noise, f"d{number}")
         store.temporary().__exit__(None, None, None)
@@ -185,7 +193,7 @@ def disk(place: str) -> Iterator[str]:
         os.unlink(image)
 
 
-def timed(commands: list[list[str]]) -> tuple[float, float, float]:
+def timed(commands: list[list[str]]) -> tuple[float, ...]:
     """Run commands one after the other: seconds, seconds of CPU, megabytes."""
     with tempfile.NamedTemporaryFile() as said:
         begin = time.perf_counter()
@@ -200,16 +208,16 @@ def timed(commands: list[list[str]]) -> tuple[float, float, float]:
         seconds = time.perf_counter() - begin
         lines = [[float(word) for word in line.split()] for line in said]
     cpu = sum(user + system for user, system, _ in lines)
-    return seconds, cpu, max(kilobytes for _, _, kilobytes in lines) * 1024 / 1e6
+    most = max((kilobytes for _, _, kilobytes in lines), default=0)
+    return (seconds if commands else 0.0), cpu, most * 1024 / 1e6
 
 
 def rows(fresh: str, host: str, name: str) -> dict[str, list[list[str]]]:
     """The commands of each row; `fresh` is an empty directory."""
     image = f"{host}/{name}:1"
-    podman = ["podman", "--root", f"{fresh}/p", "--runroot", f"{fresh}/r", "--storage-driver"]
     return {
         "ctrt": [[sys.executable, "-I", "-c", PULL, str(ROOT), f"{fresh}/store", image]],
-        "podman": [[*podman, "overlay", "pull", "-q", "--tls-verify=false", image]],
+        "podman": [[*podman(fresh), "pull", "-q", "--tls-verify=false", image]],
         "skopeo + umoci": [
             ["skopeo", "copy", "-q", "--src-tls-verify=false", f"docker://{image}",
              f"oci:{fresh}/oci:1"],
@@ -218,18 +226,42 @@ def rows(fresh: str, host: str, name: str) -> dict[str, list[list[str]]]:
     }  # fmt: skip
 
 
+def podman(fresh: str) -> list[str]:
+    """The start of podman's commands, with a store below `fresh`."""
+    return ["podman", "--root", f"{fresh}/p", "--runroot", f"{fresh}/r", "--storage-driver",
+            "overlay", "--cgroup-manager=cgroupfs", "--events-backend=none",
+            "--runtime=runc"]  # fmt: skip
+
+
+def start(fresh: str, host: str, name: str, row: str) -> list[list[str]]:
+    """The commands of a row that start a container of what it has pulled."""
+    image = f"{host}/{name}:1"
+    ctrt = f"{os.path.dirname(sys.executable)}/ctrt"
+    if row == "ctrt":
+        return [[ctrt, "--root", f"{fresh}/store", "run", image, "/bin/true"]]
+    if row == "podman":
+        return [[*podman(fresh), "run", "--rm", "--network=none", image, "/bin/true"]]
+    return []
+
+
 def main(rounds: int, names: list[str]) -> None:
     """Measure and print the tables."""
     place = tempfile.mkdtemp(prefix="ctrt-bench-", dir=os.environ.get("TMPDIR", "/var/tmp"))
+    # podman's own limits are more than a container of containers may set.
+    os.environ["CONTAINERS_CONF"] = f"{place}/containers.conf"
+    Path(place, "containers.conf").write_text(
+        '[containers]\ndefault_ulimits = ["nofile=1024:1024","nproc=1024:1024"]\n'
+    )
     child, host = serve(place)
     try:
         for name in names:
             size = make(place, name, host)
-            found: dict[str, list[tuple[float, float, float]]] = {}
+            found: dict[str, list[tuple[float, ...]]] = {}
             for turn in range(rounds + 1):
                 for row in rows("", host, name):
                     with disk(place) as fresh:
                         result = timed(rows(fresh, host, name)[row])
+                        result += timed(start(fresh, host, name, row))[:1]
                         subprocess.run(
                             ["umount", f"{fresh}/p/overlay"], capture_output=True, check=False
                         )
@@ -242,20 +274,20 @@ def main(rounds: int, names: list[str]) -> None:
         shutil.rmtree(place, ignore_errors=True)
 
 
-def table(name: str, size: int, found: dict[str, list[tuple[float, float, float]]]) -> None:
+def table(name: str, size: int, found: dict[str, list[tuple[float, ...]]]) -> None:
     """Print one image's rows."""
     middle: Callable[[str, int], float] = lambda row, at: statistics.median(  # noqa: E731
         result[at] for result in found[row]
     )
     print(f"\n{name}: {size / 1e6:.0f} MB of layers, {len(found['ctrt'])} rounds\n")
-    print("| what | least, s | median, s | of podman | of skopeo + umoci | CPU, s | memory, MB |")
+    print("| what | least, s | median, s | of podman | CPU, s | memory, MB | start, s |")
     print("|---|---:|---:|---:|---:|---:|---:|")
     for row, results in found.items():
         print(
             f"| {row} | {min(r[0] for r in results):.2f} | {middle(row, 0):.2f}"
             f" | {middle(row, 0) / middle('podman', 0):.2f}"
-            f" | {middle(row, 0) / middle('skopeo + umoci', 0):.2f}"
-            f" | {middle(row, 1):.2f} | {max(r[2] for r in results):.0f} |",
+            f" | {middle(row, 1):.2f} | {max(r[2] for r in results):.1f}"
+            f" | {f'{middle(row, 3):.2f}' if middle(row, 3) else ''} |",
             flush=True,
         )
 
