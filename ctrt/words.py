@@ -44,3 +44,11 @@ def visible(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text)
+
+
+def in_order(name: str) -> list[tuple[int, str]]:
+    """What names are sorted by, so that box-2 comes before box-10."""
+    import re
+
+    parts = re.split(r"(\d{1,18})", name)
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in parts if part]

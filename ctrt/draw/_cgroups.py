@@ -13,8 +13,8 @@ from ctrt.draw._measure import fit, width
 from ctrt.draw._scene import Column, Detail, Edge, Node, Picture, Raw, Row, Scene
 from ctrt.draw._sheet import LABEL_SIZE, LONGEST, MARGIN, SUB_SIZE, Sheet, tidy
 from ctrt.draw._text import Block, Line
-from ctrt.observe import Unknown
-from ctrt.words import plural, visible
+from ctrt.observe import Unknown, of_cgroup
+from ctrt.words import in_order, plural, visible
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -28,6 +28,7 @@ _LINE = 38.0
 _HIGH = 28.0
 _MOST = 200
 _HASH = re.compile(r"[0-9a-f]{12,}|(?<=-)[0-9a-f]{8}$")
+_UID = re.compile(r"[0-9a-f]{8}(?:[-_][0-9a-f]{4}){3}[-_][0-9a-f]{12}")
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 _HEADS = ("CGROUP", "LIMITS", "USE", "PROCESSES", "")
 
@@ -117,14 +118,16 @@ def _merged(forest: Forest) -> Forest:
             known = by_path.get(group.path)
             by_path[group.path] = group if known is None else _both(known, group)
     names = [name for tree, _ in old for name in tree.controllers or (tree.name,)]
-    tree = old[0][0]._replace(controllers=tuple(names), name="", mount=_above(old[0][0].mount))
-    paths = sorted(by_path, key=lambda path: path.strip("/").split("/"))
+    tree = old[0][0]._replace(
+        controllers=tuple(names), name="", mount=f"{_above(old[0][0].mount)}/*"
+    )
+    paths = sorted(by_path, key=lambda path: [in_order(part) for part in path.split("/")])
     walk = [(by_path[path], path.rstrip("/").count("/")) for path in paths]
     return [*(one for one in forest if one[0].version == 2), (tree, walk)]
 
 
 def _above(path: str) -> str:
-    return path.rpartition("/")[0] or "/"
+    return path.rpartition("/")[0]
 
 
 def _both(one: Cgroup, other: Cgroup) -> Cgroup:
@@ -140,6 +143,7 @@ def _both(one: Cgroup, other: Cgroup) -> Cgroup:
         use={**one.use, **other.use},
         frozen=one.frozen if other.frozen is None else other.frozen,
         delegated=one.delegated or other.delegated,
+        raw=(*one.raw, *other.raw),
     )
 
 
@@ -206,7 +210,12 @@ def _entry(
     target: int | None,
 ) -> Entry:  # fmt: skip
     base = group.path.rstrip("/").rpartition("/")[2] or "/"
-    label = base if ids else _HASH.sub("…", base).removesuffix("-…")
+    label = base
+    if not ids:
+        label = _HASH.sub("…", _UID.sub("…", base)).removesuffix("-…")
+        owner = of_cgroup(group.path) if label == "…" else None
+        if owner is not None:
+            label = f"a container of {owner.engine}"
     notes = []
     processes = ""
     if isinstance(group.processes, Unknown):
@@ -217,6 +226,9 @@ def _entry(
             processes = str(len(group.processes))
         if target is not None and target in group.processes:
             notes.append("← here")
+    killed = int(group.use.get("killed", 0))
+    if killed:
+        notes.append(f"{killed} killed for lack of memory")
     if group.frozen:
         notes.append("frozen")
     if group.delegated:
@@ -228,8 +240,9 @@ def _entry(
         for what, value in group.limits.items()
         if value is not None and not _usual(what, value)
     ]
-    use = [_amount(what, value) for what, value in group.use.items()] if ids else []
+    use = []
     if ids:
+        use = [_amount(what, value) for what, value in group.use.items() if what != "killed"]
         use += [
             f"{what} pressure {found.some[0]:.1f} %"
             for what, found in group.pressure.items()
@@ -238,8 +251,8 @@ def _entry(
     place = f"{tree.mount}{group.path}" if ids else f"{tree.mount}/…/{label}"
     meaning = "Its processes are counted and limited together with those of the cgroups below."
     raw = tuple(
-        Raw(place, f"{what}: {'max' if value is None else value}")
-        for what, value in group.limits.items()
+        Raw(visible(path if ids else f"{place}/{path.rpartition('/')[2]}"), visible(text))
+        for path, text in group.raw
     )
     return Entry(
         name, parent, depth, visible(label), ", ".join(limits), ", ".join(use), processes,
@@ -262,6 +275,8 @@ def _amount(what: str, value: float | str) -> str:
         return f"{what} {_bytes(value)}"
     if what == "cpu time":
         return f"{value:.2f} s of cpu time"
+    if what == "throttled":
+        return f"throttled for {value:.2f} s"
     if what in ("processes", "cpus"):
         one = {"processes": "process", "cpus": "cpu"}[what]
         return f"{value:g} {one if value == 1 else what}"
@@ -290,7 +305,7 @@ def _draw(sheet: Sheet, entries: list[Entry]) -> tuple[float, float]:
             continue
         x = MARGIN + (entry.depth + 1) * _STEP
         label = fit(entry.label, LONGEST, LABEL_SIZE, bold=True)
-        sub = fit(entry.limits, LONGEST, SUB_SIZE)
+        sub = fit(entry.limits, 2 * LONGEST, SUB_SIZE)
         room = 16 + width(label, LABEL_SIZE, bold=True) + 20
         room += 8 + width(sub, SUB_SIZE) if sub else 0
         sheet.nodes.append(

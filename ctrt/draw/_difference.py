@@ -26,6 +26,7 @@ _MOST_RAW = 40
 _MOST_NAMES = 4
 _FEW = 3
 _NUMBER = re.compile(r":\[\d+\]")
+_USUAL = ("rw", "relatime")
 _GROUP = re.compile(r" (shared|master):\d+")
 _KINDS = {
     "namespace": ("namespaces", "namespaces(7)", "lsns"),
@@ -137,7 +138,7 @@ def _label(alike: Sequence[Change]) -> str:
     if alike[0].kind != "mount":
         return ", ".join(names)
     above = os.path.commonpath(names) if all(name.startswith("/") for name in names) else "/"
-    return plural(len(names), "mount") + (f" below {above}" if above != "/" else "")
+    return plural(len(names), "mount") + (f" below {above}" if above != "/" else f", as {names[0]}")
 
 
 def _value(change: Change, side: int, ids: bool) -> str:
@@ -159,9 +160,7 @@ def _told(change: Change, side: int, ids: bool) -> str:
     if ids or not value:
         return visible(value)
     if change.kind == "mount":
-        words = value.split(" ")
-        # File system type, options, propagation; the source may be a path of the host.
-        return visible(_GROUP.sub("", " ".join(words[:1] + words[2:])))
+        return visible(_mounted(value, (change.after, change.before)[side], after=bool(side)))
     if change.kind == "namespace":
         if value.endswith("of the host"):
             return "the host's"
@@ -175,6 +174,25 @@ def _told(change: Change, side: int, ids: bool) -> str:
     if change.kind == "path" and not side:
         return "a path of the host"
     return visible(_NUMBER.sub("", value))
+
+
+def _mounted(value: str, other: str, *, after: bool) -> str:
+    """A mount's type and flags: only what the other side has not, and nothing that goes unsaid."""
+    fstype, source, options, *spread = _GROUP.sub("", value).split(" ")
+    flags = options.split(",")
+    known: tuple[str, ...] = _USUAL
+    if other:
+        another, elsewhere, others, *beyond = _GROUP.sub("", other).split(" ")
+        known = tuple(others.split(","))
+        if spread and beyond and spread[0].rstrip(",") == beyond[0].rstrip(","):
+            spread = spread[1:]
+        # The source may be a path of the host, so only that it is another one is told.
+        alike = (another, set(known)) == (fstype, set(flags)) and not spread
+        if alike and source != elsewhere and after:
+            spread = ["of another source"]
+    elif spread[:1] == ["private"]:
+        spread = spread[1:]
+    return " ".join([fstype, *(flag for flag in flags if flag not in known), *spread])
 
 
 def _draw(

@@ -23,6 +23,7 @@ _WIDTHS = (
 _BOLD = 1.11
 _MONO = 0.61
 _OTHER = 1.0
+_A_LIST = 2  # with more members than these it loses the last ones, not its middle
 
 
 def cells(text: str) -> int:
@@ -48,7 +49,10 @@ def width(text: str, size: float, *, bold: bool = False, mono: bool = False) -> 
 
 
 def fit(text: str, room: float, size: float, *, bold: bool = False, mono: bool = False) -> str:
-    """The text, with its middle left out if it is too wide: both ends of a path tell most."""
+    """The text, with its middle left out if it is too wide: both ends of a path tell most.
+
+    A list loses its last members instead.
+    """
     return _shortened(text, lambda words: width(words, size, bold=bold, mono=mono) <= room)
 
 
@@ -72,6 +76,11 @@ def clip(text: str, columns: int) -> str:
 def _shortened(text: str, fits: Callable[[str], bool]) -> str:
     if fits(text):
         return text
+    listed = text.split(", ")
+    for kept in range(len(listed) - 1, 0, -1) if len(listed) > _A_LIST else ():
+        shorter = ", ".join((*listed[:kept], "…"))
+        if fits(shorter):
+            return shorter
     least, most = 0, len(text) - 1
     while least < most:
         kept = (least + most + 1) // 2

@@ -164,6 +164,19 @@ def _other(port: Port, ends: dict[tuple[Key, int], Port]) -> Port | None:
     return ends.get((peer[0], peer[1]))
 
 
+def _joined(ends: dict[tuple[Key, int], Port]) -> list[tuple[Port, Port, bool]]:
+    """What a line is drawn between: veth pairs (True), and links upon one of another namespace."""
+    found = []
+    for port in ends.values():
+        other = _other(port, ends)
+        if other is None:
+            continue
+        mutual = _other(other, ends) == port
+        if port.id < other.id if mutual else port.side.key != other.side.key:
+            found.append((port, other, mutual))
+    return found
+
+
 def _kind(link: Link) -> str:
     word = link.kind or ("loopback" if link.name == "lo" else "device")
     return word if link.up else f"{word}, down"
@@ -231,7 +244,7 @@ def _draw(
     """The boxes in two columns, then the lines between them; width and bottom."""
     columns = [[s for s in shown if s.initial], [s for s in shown if not s.initial]]
     columns = [column for column in columns if column]
-    pairs = sum(_other(port, ends) is not None for port in ends.values()) // 2
+    joined = _joined(ends)
     places: dict[str, Node] = {}
     x, bottom = MARGIN, 62.0
     rights = []
@@ -239,25 +252,20 @@ def _draw(
         y, wide = 62.0, 0.0
         boxes = []
         for side in column:
-            box, bottom_here, right = _box(sheet, side, ports[side.key], x, y, places, ids)
+            box, bottom_here, right = _box(sheet, side, ports[side.key], x, y, places, ends, ids)
             boxes.append(box)
             wide = max(wide, right - x)
             y = bottom_here + _APART
         for index in boxes:
             sheet.nodes[index] = sheet.nodes[index]._replace(w=tidy(wide))
         rights.append(x + wide)
-        x += wide + 60 + pairs * _LANE
+        x += wide + 60 + len(joined) * _LANE
         bottom = max(bottom, y - _APART)
-    lane = 0
     right = rights[-1]
-    for port in ends.values():
-        other = _other(port, ends)
-        if other is None or port.id > other.id:
-            continue
+    for lane, (port, other, mutual) in enumerate(joined, 1):
         a, b = places[port.id], places[other.id]
         if a.x > b.x:
             a, b = b, a
-        lane += 1
         points: tuple[tuple[float, float], ...]
         if port.side.initial != other.side.initial:
             middle = rights[0] + 24 + lane * _LANE
@@ -272,13 +280,15 @@ def _draw(
                 (a.x + a.w, a.y + CHIP / 2), (middle, a.y + CHIP / 2),
                 (middle, b.y + CHIP / 2), (b.x + b.w, b.y + CHIP / 2),
             )  # fmt: skip
-        sheet.edges.append(Edge(a.id, b.id, "veth", tuple((tidy(x), tidy(y)) for x, y in points)))
+        kind = "veth" if mutual else "link"
+        path = tuple((tidy(x), tidy(y)) for x, y in points)
+        sheet.edges.append(Edge(a.id, b.id, kind, path, dash=not mutual))
     return right, bottom
 
 
 def _box(
     sheet: Sheet, side: Side, ports: list[Port], x: float, y: float, places: dict[str, Node],
-    ids: bool,
+    ends: dict[tuple[Key, int], Port], ids: bool,
 ) -> tuple[int, float, float]:  # fmt: skip
     """One namespace with what is in it: the index of its box, its bottom, its right edge."""
     index = len(sheet.nodes)
@@ -291,7 +301,10 @@ def _box(
     right = x + 46 + width(box.label, BOX_SIZE, bold=True) + 12 + width(box.sub, SUB_SIZE)
     at = y + _HEADER
     for port in ports:
-        words = " ".join(filter(None, (_kind(port.link), _addresses(port.link, ids))))
+        lower = "" if port.link.kind == "veth" else _cells(port, ends, ids)[3]
+        lower = lower.removesuffix(f" in {side.name}")
+        said = (_kind(port.link), lower and f"on {lower}", _addresses(port.link, ids))
+        words = " ".join(filter(None, said))
         drawn = chip(port.id, _name(port.link, ids), words, side.name)._replace(
             kind="net", x=tidy(x + PAD + port.depth * _INDENT), y=tidy(at)
         )
@@ -325,7 +338,9 @@ def _detail(port: Port, ends: dict[tuple[Key, int], Port], ids: bool) -> Detail:
         "tun": "A program behind a descriptor takes the place of a wire.",
     }.get(_kind(link).partition(",")[0], "A network interface.")
     other = _other(port, ends)
-    if other is not None:
+    if other is not None and _other(other, ends) != port:
+        meaning += f" It works upon {_name(other.link, ids)} of {other.side.name}."
+    elif other is not None:
         meaning += f" The other end is {_name(other.link, ids)} in {other.side.name}."
     words = f"{_name(link, ids)}: mtu {link.mtu} {'UP' if link.up else 'DOWN'}"
     raw = (Raw("ip -d link", " ".join((words, link.kind, _addresses(link, ids))).strip()),)
@@ -333,7 +348,7 @@ def _detail(port: Port, ends: dict[tuple[Key, int], Port], ids: bool) -> Detail:
 
 
 def _sentence(shown: list[Side], ends: dict[tuple[Key, int], Port], notes: list[str]) -> str:
-    pairs = sum(_other(port, ends) is not None for port in ends.values()) // 2
+    pairs = sum(mutual for _, _, mutual in _joined(ends))
     spaces = plural(len(shown), "network namespace")
     words = f"{spaces}, {plural(pairs, 'veth pair')} between them."
     return " ".join([words, *notes])

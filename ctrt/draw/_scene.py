@@ -12,7 +12,7 @@ here once, and every renderer follows it:
 - segment: a piece of a ruler, its label in the middle
 - trapezoid: a cgroup, label and `sub`
 - text: words without a border; `code` is "title", "heading", "head" (of a column), "sign" (of a
-  difference) or ""
+  difference), "seen" (what the kernel tells of a step that was made) or ""
 """
 
 from __future__ import annotations

@@ -32,6 +32,8 @@ _BETWEEN = 20.0
 _WORDS = 18.0
 _LINES = 3
 _LONGEST = 240.0
+SEEN = "✓ "
+_NEW = "NEW is the directory where the new root is put together, until it becomes /."
 _SUBS = {OUTSIDE: "the process that starts it", INSIDE: "the first process of the container"}
 
 
@@ -85,7 +87,10 @@ def steps(
     heading, sheet = Sheet(), Sheet()
     heading.text("title", MARGIN, 18, title, "title")
     bottom = _draw(sheet, entries, hidden, changes, at)
-    for number, note in enumerate(plan.notes, 1):
+    notes = [*plan.notes]
+    if any(instead == "NEW" for _, instead in hidden) and changes:
+        notes.append(_NEW)
+    for number, note in enumerate(notes, 1):
         words = fit(f"note: {_shown(note, hidden)}", 2 * _LANE, SUB_SIZE)
         sheet.text(f"note:{number}", MARGIN, tidy(bottom + 14), words)
         bottom += 22
@@ -103,8 +108,8 @@ def steps(
         tuple(sheet.edges),
         sheet.details,
     )
-    notes = tuple(f"note: {_shown(note, hidden)}" for note in plan.notes)
-    table = Block("", tuple(head.upper() for head in heads), lines, notes)
+    told = tuple(f"note: {_shown(note, hidden)}" for note in notes)
+    table = Block("", tuple(head.upper() for head in heads), lines, told)
     return Picture(scene, (Block(title), table))
 
 
@@ -163,8 +168,12 @@ def _draw(
         drawn = _chip(entry, at)._replace(x=tidy(x), y=tidy(y))
         sheet.nodes.append(drawn)
         column = columns[entry.where]
-        told = tuple(f"seen: {words}" for words in seen)
-        shown = found._replace(words=(*found.words, *told))
+        told = tuple(f"{SEEN}{_shown(words, hidden)}" for words in seen)
+        # What is only said again, with its place, is said once.
+        planned = (
+            () if found.words and told == (f"{SEEN}mounted: NEW{found.words[0]}",) else found.words
+        )
+        shown = found._replace(words=(*planned, *told))
         bottom = _makes(sheet, entry, shown, hidden, x + column, y, _LANE - column - 2 * PAD)
         if before is not None:
             sheet.edges.append(_line(before, drawn, y))
@@ -213,7 +222,7 @@ def _makes(
         pill(f"{entry.id}:{kind}", kind, labels.KIND_WORDS[kind].icon, kind, "", "solid", entry.id)
         for kind in found.spaces
     ]
-    bottom = sheet.flow(shapes, x, y, room) if shapes else y
+    bottom = sheet.flow(shapes, x, y, room) + 4 if shapes else y
     for number, name in enumerate(found.cgroups, 1):
         label = fit(_shown(name, hidden), room - 40, LABEL_SIZE, bold=True)
         wide = tidy(32 + width(label, LABEL_SIZE, bold=True))
@@ -223,14 +232,14 @@ def _makes(
         )  # fmt: skip
         bottom += CHIP
     lines = [
-        line
+        (line, "seen" if words.startswith(SEEN) else "")
         for words in found.words
         for line in wrapped(_shown(words, hidden), room, SUB_SIZE, _LINES)
     ]
     # One line of words stands in the middle of the chip, several begin at its top.
     top = bottom + (7 if bottom == y and len(lines) < 2 else 0)
-    for number, words in enumerate(lines, 1):
-        told = sheet.text(f"{entry.id}:makes:{number}", tidy(x), tidy(top), words)
+    for number, (words, code) in enumerate(lines, 1):
+        told = sheet.text(f"{entry.id}:makes:{number}", tidy(x), tidy(top), words, code)
         sheet.nodes[-1] = told._replace(parent=entry.id)
         top += _WORDS
         bottom = top

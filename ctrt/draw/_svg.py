@@ -353,6 +353,7 @@ def _text(node: Node) -> list[str]:
         "title": "title f-ink",
         "heading": "box f-ink",
         "head": "head f-quiet",
+        "seen": "sub f-good",
         "sign": f"sub f-{_SIGNS.get(node.label, 'quiet')}",
     }.get(node.code, "sub f-quiet")
     size = {"title": TITLE_SIZE, "heading": BOX_SIZE, "head": HEAD_SIZE}.get(node.code, SUB_SIZE)

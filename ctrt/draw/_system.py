@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from ctrt.draw import _labels as labels
 from ctrt.draw._measure import fit, width
-from ctrt.draw._scene import Column, Detail, Node, Picture, Row, Scene
+from ctrt.draw._scene import Column, Detail, Node, Picture, Raw, Row, Scene
 from ctrt.draw._sheet import (
     BOX_SIZE,
     CHIP,
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 _HEADER = 50.0
 _BETWEEN = 14.0
 _MOST_COMMANDS = 4
+_MOST_RANGES = 6
 _MOST_NODES = 300
 _HEADS = ("NAMESPACE", "OWN NAMESPACES", "WHOSE")
 
@@ -57,6 +58,7 @@ class Group(NamedTuple):
     reason: str
     times: int
     pids: tuple[int, ...]
+    raw: tuple[Raw, ...] = ()
 
 
 class Empty(NamedTuple):
@@ -65,6 +67,7 @@ class Empty(NamedTuple):
     kind: str
     keeper: str
     times: int
+    raw: Raw
 
 
 class Nest(NamedTuple):
@@ -77,6 +80,7 @@ class Nest(NamedTuple):
     empty: tuple[Empty, ...]
     nests: tuple[Nest, ...]
     times: int
+    raw: tuple[Raw, ...] = ()
 
 
 def system(
@@ -182,7 +186,23 @@ class _Reader:
             self._empty(space),
             self._together(below),
             1,
+            self._user_lines(space),
         )
+
+    def _user_lines(self, space: Space) -> tuple[Raw, ...]:
+        """What the kernel says of a user namespace."""
+        if not space.processes:
+            return ()
+        proc = f"/proc/{space.processes[0] if self.ids else 'PID'}"
+        number = space.key.inode if self.ids or space.initial else "…"
+        found = [Raw(f"{proc}/ns/user", f"user:[{number}]")]
+        for kind, ranges in (("uid", space.uid_map), ("gid", space.gid_map)):
+            if isinstance(ranges, Unknown):
+                found.append(Raw(f"{proc}/{kind}_map", f"could not be read: {ranges.reason}"))
+            for one in () if isinstance(ranges, Unknown) else (ranges or ())[:_MOST_RANGES]:
+                words = f"{one.inside} {one.outside} {one.length}"
+                found.append(Raw(f"{proc}/{kind}_map", words))
+        return tuple(found)
 
     def _groups(self, cells: Mapping[object, list[Process]]) -> tuple[Group, ...]:
         found: dict[object, Group] = {}
@@ -198,7 +218,13 @@ class _Reader:
             whose = _whose(owner, self.separate)
             label = self._label(members, first.namespace("user") != self.first.get("user") or apart)
             pids = tuple(sorted(process.pid for process in members))
-            group = Group(label, apart, whose, unread[0] if unread else "", 1, pids)
+            links = " ".join(
+                f"{kind}:[{key.inode if self.ids else '…'}]"
+                for kind, key in zip(KINDS, first.namespaces, strict=True)
+                if kind in apart and not isinstance(key, Unknown)
+            )
+            raw = (Raw(f"/proc/{pids[0] if self.ids else 'PID'}/ns", links),) if links else ()
+            group = Group(label, apart, whose, unread[0] if unread else "", 1, pids, raw)
             key = pids if self.separate else (label, apart, whose, group.reason)
             known = found.get(key)
             found[key] = (
@@ -222,11 +248,33 @@ class _Reader:
 
     def _empty(self, user: Space) -> tuple[Empty, ...]:
         found: Counter[tuple[str, str]] = Counter()
+        lines: dict[tuple[str, str], Raw] = {}
         for space in self.seen.owned(user.key):
             if space.processes or space.initial or space.key == self.first.get(space.kind):
                 continue
-            found[space.kind, self._keeper(space)] += 1
-        return tuple(Empty(kind, keeper, n) for (kind, keeper), n in sorted(found.items()))
+            face = space.kind, self._keeper(space)
+            found[face] += 1
+            lines.setdefault(face, self._keeping(space))
+        return tuple(Empty(*face, n, lines[face]) for face, n in sorted(found.items()))
+
+    def _keeping(self, space: Space) -> Raw:
+        """Where the kernel shows what keeps a namespace."""
+        link = f"{space.kind}:[{space.key.inode if self.ids else '…'}]"
+        for holder in space.holders:
+            pid = holder.pid if self.ids else "PID"
+            if holder.how == "mount":
+                place = holder.path if self.ids else "…"
+                return Raw("/proc/PID/mountinfo", visible(f"{link} {place} - nsfs nsfs"))
+            if holder.how in ("descriptor", "socket"):
+                number = holder.number if self.ids else "N"
+                shown = link if holder.how == "descriptor" else "socket:[…]"
+                return Raw(f"/proc/{pid}/fd/{number}", shown)
+            if holder.how == "thread":
+                thread = holder.number if self.ids else "TID"
+                return Raw(f"/proc/{pid}/task/{thread}/ns/{space.kind}", link)
+            if holder.how == "for children":
+                return Raw(f"/proc/{pid}/ns/{space.kind}_for_children", link)
+        return Raw("ioctl_nsfs(2)", link)
 
     def _keeper(self, space: Space) -> str:
         for holder in space.holders:
@@ -287,7 +335,7 @@ def _shape(nest: Nest) -> tuple[object, ...]:
         nest.words,
         nest.initial,
         tuple((g.label, g.apart, g.whose, g.reason, g.times) for g in nest.groups),
-        nest.empty,
+        tuple(empty[:3] for empty in nest.empty),
         tuple((*_shape(child), child.times) for child in nest.nests),
     )
 
@@ -318,7 +366,7 @@ def _rows(
         name = _id(parent, nest)
         lines.append(Line(depth, (_title(nest), "", nest.words)))
         sheet.rows.append(Row(name, parent, "user", (_title(nest), "", nest.words), "", nest.times))
-        sheet.details[name] = Detail(word.meaning, (), word.man, "lsns -t user --tree")
+        sheet.details[name] = Detail(word.meaning, nest.raw, word.man, "lsns -t user --tree")
         for number, group in enumerate(nest.groups):
             cells = (_shown(group), " ".join(group.apart), group.whose or group.reason)
             lines.append(Line(depth + 1, cells))
@@ -333,7 +381,7 @@ def _rows(
             sheet.rows.append(Row(key, name, empty.kind, cells, "", empty.times))
             about = labels.KIND_WORDS[empty.kind]
             sheet.details[key] = Detail(
-                f"No process is in it; it is kept {empty.keeper}.", (), about.man, "lsns"
+                f"No process is in it; it is kept {empty.keeper}.", (empty.raw,), about.man, "lsns"
             )
         _rows(sheet, lines, nest.nests, name, depth + 1)
 
@@ -351,7 +399,7 @@ def _detail(group: Group) -> Detail:
     own = labels.enumerated(list(group.apart))
     return Detail(
         f"They have their own {own} namespace" + ("s." if len(group.apart) > 1 else "."),
-        (),
+        group.raw,
         "namespaces(7)",
         "lsns -p PID",
     )

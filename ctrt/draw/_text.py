@@ -51,8 +51,17 @@ def _table(block: Block, width: int) -> list[str]:
     if block.heads:
         guides.insert(0, "")
         table.insert(0, block.heads)
+    # A line with nothing behind its first cell may run on below the further columns.
+    alone = [not any(row[1:]) for row in table]
     widths = [max(cells(row[column]) for row in table) for column in range(columns)]
-    widths[0] = max(cells(guide + row[0]) for guide, row in zip(guides, table, strict=True))
+    widths[0] = max(
+        (
+            cells(guide + row[0])
+            for guide, row, single in zip(guides, table, alone, strict=True)
+            if not single
+        ),
+        default=width,
+    )
     # The widest columns give way first, down to what can still be recognised; the tree last.
     while sum(widths[column] for column in used) + len(GAP) * (len(used) - 1) > width:
         further = [column for column in used[1:] if widths[column] > 3 * _NARROWEST]
@@ -61,8 +70,12 @@ def _table(block: Block, width: int) -> list[str]:
             break
         widths[widest] -= 1
     lines = []
-    for guide, row in zip(guides, table, strict=True):
-        first = guide + clip(row[0], max(widths[0] - cells(guide), 1))
+    for guide, row, single in zip(guides, table, alone, strict=True):
+        room = width if single else widths[0]
+        first = guide + clip(row[0], max(room - cells(guide), 1))
+        if single:
+            lines.append(first)
+            continue
         texts = [first, *(clip(row[column], widths[column]) for column in used if column)]
         lines.append(
             GAP.join(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from ctrt.draw import _labels as labels
 from ctrt.draw._measure import fit, width
-from ctrt.draw._scene import Detail, Edge, Node, Raw, Row
+from ctrt.draw._scene import Cell, Detail, Edge, Node, Raw, Row
 from ctrt.draw._sheet import HEAD_SIZE, ROW_SIZE, Sheet, cell, tidy
 from ctrt.draw._text import Block, Line
 from ctrt.observe import Snapshot, Unknown, tree
@@ -35,6 +35,7 @@ _MOST_NAMES = 20
 _SHOWN_FLAGS = ("nosuid", "nodev", "noexec", "nosymfollow", "idmapped")
 # File systems whose roots are names within the kernel, not paths of the host's disks.
 _KERNEL_ROOTS = frozenset(("proc", "sysfs", "devtmpfs"))
+_HASH = re.compile(r"[0-9a-f]{12,}")
 _IDENTIFIER = re.compile(r"[0-9a-f]{12}|[0-9]{4}")
 
 
@@ -177,6 +178,8 @@ class Part:
         }.get(what, f"{found[0].fstype} mount")
         above = next((m.target for m in self.mounts if m.id == found[0].parent), "/")
         below = [mount.target.removeprefix(above).lstrip("/") for mount in found[:_MOST_NAMES]]
+        if not self.ids:
+            below = list(dict.fromkeys(_HASH.sub("…", name) for name in below))
         listed = ", ".join(below) + (", …" if len(found) > _MOST_NAMES else "")
         flags = self._flags(found[0])
         if what in ("masked", "device", "read-only"):
@@ -331,11 +334,7 @@ class Part:
                     code="together" if together else "mount",
                     label=self._label(entry, cells[0], rooms[0] - indent, targets),
                     sub=" ".join(filter(None, cells[1:])), strike=entry.covered,
-                    cells=tuple(
-                        cell(places[index], cells[index], rooms[index])
-                        for index, _ in self.columns
-                        if index and cells[index]
-                    ),
+                    cells=self._placed(cells, places, x + sum(wide for _, wide in self.columns)),
                 )
             )  # fmt: skip
             sheet.rows.append(
@@ -354,6 +353,17 @@ class Part:
         for group, _, rows in self.lanes:
             sheet.details[self.group_id(group)] = self._group_detail(group, rows)
         return tops[-1] + _LINE
+
+    def _placed(
+        self, words: tuple[str, ...], places: dict[int, float], end: float
+    ) -> tuple[Cell, ...]:
+        """The cells of a row behind its first; one runs on where nothing stands behind it."""
+        found: list[Cell] = []
+        for index, _ in reversed(self.columns):
+            if index and words[index]:
+                found.append(cell(places[index], words[index], end - _GAP - places[index]))
+                end = places[index]
+        return tuple(reversed(found))
 
     def _label(self, entry: Entry, words: str, room: float, targets: dict[str, str]) -> str:
         """The target, as the end of the path where the whole is too wide and stands above."""

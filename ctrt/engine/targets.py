@@ -16,6 +16,13 @@ else:
     from ctrt.linux.values import NamedTuple
 
 
+_ENGINES = (
+    "ctrt", "podman", "docker", "pod", "containerd", "cri-o", "kubernetes", "incus", "lxc", "lxd",
+    "systemd-nspawn",
+)  # fmt: skip
+_ALSO = {"crio": "cri-o", "nspawn": "systemd-nspawn", "k8s": "kubernetes"}
+
+
 class Target(NamedTuple):
     """What a person means: a process, and what it is called in a title.
 
@@ -46,16 +53,43 @@ def target_of(engine: Engine, word: str | None) -> Target:
     kind, colon, name = word.partition(":")
     if colon:
         return _of_engine(engine, kind, name)
-    pid = engine.pid_of(word)
+    try:
+        pid = engine.pid_of(word)
+    except CtrtError as error:
+        raise _or_of_others(engine, word, error) from None
     if word.isdecimal():
-        return Target(pid, None)
+        return Target(pid, _owned(engine, pid))
     command = next((s["command"][0] for s in engine.states() if s["name"] == word), None)
     return Target(pid, f"Container {word}", os.path.basename(command) if command else None)
+
+
+def _owned(engine: Engine, pid: int) -> str | None:
+    """What a process is called as one of somebody's container; None as one of nobody's."""
+    from ctrt import observe
+
+    owner = observe.owner_of(pid, stores=(engine.root,))
+    if owner is None or owner.monitor:
+        return None
+    name = owner.name or owner.id[:12]
+    return f"Container {name}" if owner.engine == "ctrt" else f"{owner.engine} {name}"
+
+
+def _or_of_others(engine: Engine, word: str, error: CtrtError) -> CtrtError:
+    """The error, which names what other engines have by that name."""
+    from ctrt.engine import others
+
+    if not word or word.isdecimal():
+        return error
+    found = [name for name in others.names(engine) if name.partition(":")[2] == word]
+    return CtrtError(f"{error}; do you mean {' or '.join(found)}?") if found else error
 
 
 def _of_engine(engine: Engine, kind: str, name: str) -> Target:
     from ctrt import observe
 
+    kind = _ALSO.get(kind, kind)
+    if kind not in _ENGINES:
+        raise CtrtError(f"{kind}:{name}: {kind!r} is no engine; known are {', '.join(_ENGINES)}")
     system = observe.scan()
     found: dict[str, int] = {}
     sandbox: Target | None = None

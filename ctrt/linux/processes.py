@@ -156,6 +156,15 @@ def status(pid: int | str = "self") -> Status:
     return named(parse_status(os.fsdecode(read_file(f"/proc/{pid}/status"))))
 
 
+def of_thread(tid: int) -> int:
+    """The process that a thread is of, by the thread's number; 0 where there is none."""
+    try:
+        lines = read_file(f"/proc/{tid}/status", single=True).split(b"\n")
+    except OSError:
+        return 0
+    return next((int(line[6:]) for line in lines if line.startswith(b"Tgid:")), 0)
+
+
 def named(parsed: Status) -> Status:
     """A status whose name can be shown: unescaped, and without control characters."""
     if parsed.name.isprintable() and "\\" not in parsed.name:

@@ -48,12 +48,20 @@ if TYPE_CHECKING:
         translate,
     )
     from ctrt.observe._network import Address, Link, Listener, Network, Route, networks
-    from ctrt.observe._owners import Owner, Pod, of_cgroup, owners
+    from ctrt.observe._owners import Owner, Pod, of_cgroup, owner_of, owners
     from ctrt.observe._reach import Reach, credentials, executable, reach, roots
     from ctrt.observe._scan import scan
     from ctrt.observe._stack import Station, program, stack
     from ctrt.observe._system import Holder, MountTable, Process, Space, System, Unseen
-    from ctrt.observe._timeline import Event, Timeline, record, recorded, replay, watch
+    from ctrt.observe._timeline import (
+        Event,
+        Timeline,
+        is_recording,
+        record,
+        recorded,
+        replay,
+        watch,
+    )
 
 # What a look at one process does not need is loaded when it is asked for.
 _LATER = {
@@ -69,12 +77,12 @@ _LATER = {
         "peer_groups reached translate"
     ),
     "_network": "Address Link Listener Network Route networks",
-    "_owners": "Owner Pod of_cgroup owners",
+    "_owners": "Owner Pod of_cgroup owner_of owners",
     "_reach": "Reach credentials executable reach roots",
     "_scan": "scan",
     "_stack": "Station program stack",
     "_system": "Holder MountTable Process Space System Unseen",
-    "_timeline": "Event Timeline record recorded replay watch",
+    "_timeline": "Event Timeline is_recording record recorded replay watch",
 }
 _WHERE = {name: module for module, names in _LATER.items() for name in names.split()}
 
@@ -127,11 +135,13 @@ __all__ = [
     "id_map",
     "id_mappings",
     "inside",
+    "is_recording",
     "locked",
     "members",
     "mounted",
     "networks",
     "of_cgroup",
+    "owner_of",
     "owners",
     "peer_groups",
     "program",

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from ctrt.errors import CtrtError
 from ctrt.linux import mountinfo, processes
 from ctrt.observe._values import Unknown
+from ctrt.words import in_order
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -52,7 +53,9 @@ class Cgroup(NamedTuple):
     `path` is below the hierarchy's mount. `processes` are the pids in it (not below it).
     `limits` and `use` are by what they are of: "memory" (bytes), "memory high", "swap",
     "processes", "cpus" (how many processors' time), "cpu weight", "cpu set", "memory nodes",
-    and "cpu time" (seconds, use only). `owner` is the uid of its directory, and `delegated`
+    "io" (the lines of io.max), and of use only "cpu time" and "throttled" (seconds) and "killed"
+    (how many processes, for lack of memory). `raw` are the files of the limits, with the kernel's
+    words. `owner` is the uid of its directory, and `delegated`
     says that it is another than the parent's: that user may make cgroups below and move
     processes between them. `type` is v2's "domain", "threaded", ...; "" on v1.
     """
@@ -68,6 +71,7 @@ class Cgroup(NamedTuple):
     delegated: bool
     writable: bool
     controllers: tuple[str, ...]
+    raw: tuple[tuple[str, str], ...] = ()
 
 
 def hierarchies() -> tuple[Hierarchy, ...]:
@@ -115,7 +119,7 @@ def cgroup(tree: Hierarchy, path: str = "/") -> Cgroup:
     except OSError as error:
         # A threaded cgroup has threads of processes, not processes: EOPNOTSUPP.
         pids = Unknown((error.strerror or str(error)).lower())
-    limits, use, frozen = _look(place, tree.version)
+    limits, use, frozen, raw = _look(place, tree.version)
     pressure = {}
     for resource in ("cpu", "memory", "io"):
         found = _pressure(_read(f"{place}/{resource}.pressure"))
@@ -133,6 +137,7 @@ def cgroup(tree: Hierarchy, path: str = "/") -> Cgroup:
         owner != parent,
         os.access(f"{place}/cgroup.procs", os.W_OK),
         tuple(_read(f"{place}/cgroup.controllers").split()) or tree.controllers,
+        raw,
     )
 
 
@@ -152,6 +157,7 @@ def cgroup_tree(tree: Hierarchy, path: str = "/") -> Iterator[tuple[Cgroup, int]
                     for e in os.scandir(f"{tree.mount}{at}")
                     if e.is_dir(follow_symlinks=False)
                 ),
+                key=in_order,
                 reverse=True,
             )
         except (CtrtError, OSError):
@@ -273,31 +279,52 @@ _USE = {
         ("processes", "pids.current"),
     ),
 }
-_SETS = (("cpu set", "cpuset.cpus"), ("memory nodes", "cpuset.mems"))
+_WORDS = (("cpu set", "cpuset.cpus"), ("memory nodes", "cpuset.mems"), ("io", "io.max"))
+# By version: the file, the line in it and its unit, for what a limit has done.
+_DONE = {
+    1: (
+        ("throttled", "cpu.stat", "throttled_time", 1e9),
+        ("killed", "memory.oom_control", "oom_kill", 1),
+    ),
+    2: (
+        ("throttled", "cpu.stat", "throttled_usec", 1e6),
+        ("killed", "memory.events", "oom_kill", 1),
+    ),
+}
 
 
-def _look(place: str, version: int) -> tuple[Limits, dict[str, float], bool | None]:
-    """What a cgroup may use, what it uses, and whether it is frozen."""
+def _look(
+    place: str, version: int
+) -> tuple[Limits, dict[str, float], bool | None, tuple[tuple[str, str], ...]]:
+    """What a cgroup may use, what it uses, whether it is frozen, and the files of the limits."""
     limits: Limits = {}
-    for name, file in _LIMITS[version]:
+    raw: list[tuple[str, str]] = []
+
+    def read(file: str) -> str:
         text = _read(f"{place}/{file}").strip()
+        if text:
+            raw.append((f"{place}/{file}", text))
+        return text
+
+    for name, file in _LIMITS[version]:
+        text = read(file)
         if text:
             limits[name] = None if text == "max" or int(text) >= _UNLIMITED_V1 else int(text)
     if version == 2:
-        quota = _read(f"{place}/cpu.max").split()
+        quota = read("cpu.max").split()
         frozen = _named_line(f"{place}/cgroup.events", "frozen")
         spent, second = _named_line(f"{place}/cpu.stat", "usage_usec"), 1e6
     else:
-        quota = [_read(f"{place}/cpu.cfs_{part}_us").strip() for part in ("quota", "period")]
+        quota = [read(f"cpu.cfs_{part}_us") for part in ("quota", "period")]
         frozen = {"": "", "THAWED": "0"}.get(_read(f"{place}/freezer.state").strip(), "1")
         spent, second = _read(f"{place}/cpuacct.usage").strip(), 1e9
     if len(quota) == 2 and all(quota):
         unlimited = quota[0] in ("max", "-1")
         limits["cpus"] = None if unlimited else int(quota[0]) / int(quota[1])
-    for name, file in _SETS:
-        text = _read(f"{place}/{file}").strip()
+    for name, file in _WORDS:
+        text = read(file)
         if text:
-            limits[name] = text
+            limits[name] = text.replace("\n", "; ")
     use: dict[str, float] = {}
     for name, file in _USE[version]:
         text = _read(f"{place}/{file}").strip()
@@ -305,7 +332,11 @@ def _look(place: str, version: int) -> tuple[Limits, dict[str, float], bool | No
             use[name] = int(text)
     if spent:
         use["cpu time"] = int(spent) / second
-    return limits, use, frozen == "1" if frozen else None
+    for name, file, line, unit in _DONE[version]:
+        count = int(_named_line(f"{place}/{file}", line) or 0)
+        if count:
+            use[name] = count / unit
+    return limits, use, frozen == "1" if frozen else None, tuple(raw)
 
 
 def _named_line(path: str, name: str) -> str:

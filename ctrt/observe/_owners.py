@@ -92,6 +92,17 @@ def owners(system: System, *, root: str = "", stores: tuple[str, ...] = ()) -> d
     return answers
 
 
+def owner_of(pid: int, *, root: str = "", stores: tuple[str, ...] = ()) -> Owner | None:
+    """Whose container one process is in, by what is known of it and of its ancestors alone.
+
+    What has joined a container of ctrt that has no cgroup is not found; `owners` finds it.
+    """
+    from ctrt.observe._scan import ancestry
+
+    seen = ancestry(pid)
+    return owners(seen, root=root, stores=stores).get(pid) if seen.me in seen.processes else None
+
+
 _PATTERNS: tuple[tuple[str, bool, re.Pattern[str]], ...] = tuple(
     (engine, monitor, re.compile(pattern))
     for engine, monitor, pattern in (

@@ -56,6 +56,25 @@ def scan(*, details: bool = True) -> System:
             gc.enable()
 
 
+def ancestry(pid: int) -> System:
+    """A process and those that it descends from, in detail, with the one that looks; nothing else.
+
+    Namespaces are not described: `System.spaces` is empty.
+    """
+    look = _Scan(True)
+    try:
+        for first in (os.getpid(), pid):
+            at = first
+            while at > 0 and at not in look.processes:
+                look.examine(at)
+                found = look.processes.get(at)
+                known = found is not None and not isinstance(found.status, Unknown)
+                at = found.status.parent if known and found and found.status else 0  # type: ignore[union-attr]
+    finally:
+        os.close(look.proc)
+    return System(os.getpid(), time.time(), {}, look.processes, {}, tuple(look.gone), ())
+
+
 class _Scan:
     """What is known so far in one scan."""
 
@@ -206,6 +225,10 @@ class _Scan:
             key = self.keys[link] = Key(self.device, int(rest[:-1]))
             self.kinds[key] = kind.decode()
         return key
+
+    def examine(self, pid: int) -> None:
+        """Ask one process for everything; one that there is not is in `gone` afterwards."""
+        self._in_detail(str(pid))
 
     def _in_detail(self, name: str) -> None:
         try:

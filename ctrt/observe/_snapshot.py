@@ -122,6 +122,11 @@ def snapshot(
     try:
         return _look(number, status, command or status.name, host, others)
     except processes.Gone:
+        if status.state == "Z":
+            raise CtrtError(
+                f"process {number} ({status.name}) has ended, and its parent, process "
+                f"{status.parent}, has not waited for it yet: it is in no namespaces any more"
+            ) from None
         raise CtrtError(f"process {number} ended while it was being looked at") from None
 
 

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from socket import socket
 
 _FORMAT = "ctrt timeline 1"
+_BEGIN = b'{"told":'
 
 
 class Event(NamedTuple):
@@ -177,6 +178,15 @@ def recorded(path: str, happening: Iterable[Event]) -> Iterator[Event]:
             file.flush()
             before = event.system
             yield event
+
+
+def is_recording(path: str) -> bool:
+    """Whether a file begins as a recording does."""
+    try:
+        with open(path, "rb") as file:
+            return file.read(len(_BEGIN)) == _BEGIN
+    except OSError:
+        return False
 
 
 def replay(path: str) -> Timeline:

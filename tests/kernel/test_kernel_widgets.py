@@ -17,15 +17,15 @@ WIDGET = "application/vnd.jupyter.widget-view+json"
 PICTURE = "application/vnd.ctrt.graph.v1+json"
 VIEWS = {
     "ContainerGraph('kin')": "Container kin",
-    "NamespaceGraph('kin')": "Container kin",
+    "NamespaceGraph('kin')": "Namespaces of container kin",
     "NamespaceGraph()": "Namespaces of this machine",
-    "MountGraph('kin')": "Container kin",
+    "MountGraph('kin')": "Mounts of container kin",
     "MountGraph('host', 'kin')": "Mounts of the host and of kin",
     "CapabilityGraph('kin')": "Capabilities of container kin",
-    "IdGraph('kin')": "Container kin",
+    "IdGraph('kin')": "Ids of container kin",
     "CgroupGraph('kin')": "cgroups of container kin",
     "NetworkGraph('kin')": "Network of container kin",
-    "StackGraph('kin')": "Container kin",
+    "StackGraph('kin')": "From the machine's first process to container kin",
     "DifferenceGraph('host', 'kin')": "From the host to kin",
     f"LayerGraph('{IMAGE}')": f"Layers of {IMAGE}",
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from pathlib import Path
 
 import drawings
 import pytest
@@ -100,6 +101,10 @@ def test_a_target_that_is_looked_for_is_scanned_for_once(made, view, target, mon
     [
         ("graph stack podman:nobody", "there is no running container podman:nobody; "),
         ("graph ids docker:nobody", f"no running container docker:nobody; there are {ID[:12]}"),
+        ("graph ids foo:bar", "foo:bar: 'foo' is no engine; known are ctrt, podman, docker, pod, "),
+        ("graph ids nspawn:nobody", "systemd-nspawn:nobody; none of its kind is running"),
+        pytest.param("graph ids web-2", "are box-1", marks=needs_podman),
+        pytest.param("graph ids web-2", "; do you mean podman:web-2?", marks=needs_podman),
         ("graph caps lxc:nobody", "lxc:nobody; none of its kind is running"),
         ("graph network nobody", "there is no running container 'nobody'; there are box-1"),
         ("graph cgroups 1 2", "graph cgroups: expected one target, got 1 2"),
@@ -118,6 +123,79 @@ def test_what_cannot_be_shown_is_said_in_a_sentence(made, words, sentence):
         picture(made, words)
     assert sentence in str(raised.value)
     assert "\n" not in str(raised.value)
+
+
+THREAD = """
+import os, threading, time
+other = threading.Thread(target=time.sleep, args=(600,), daemon=True)
+other.start()
+ended = os.fork() or os._exit(0)
+os.waitid(os.P_PID, ended, os.WEXITED | os.WNOWAIT)
+open(sys.argv[1], "w").write(f"{other.native_id} {ended}")
+print("ready", flush=True)
+sys.stdin.readline()
+"""
+
+
+def test_the_number_of_a_thread_or_of_a_zombie_is_told_as_such(made, tmp_path):
+    place = tmp_path / "numbers"
+    with running(*python(THREAD, str(place))) as pid:
+        thread, ended = place.read_text().split()
+        for view in ("caps", "network", "stack"):
+            with pytest.raises(CtrtError, match=f"{thread} is a thread of process {pid}; .*{pid}"):
+                picture(made, f"graph {view} {thread}")
+        for view in ("container", "namespaces", "mounts", "ids"):
+            assert picture(made, f"graph {view} {thread}").scene.rows
+            with pytest.raises(CtrtError, match=f"has ended, and its parent, process {pid}, has"):
+                picture(made, f"graph {view} {ended}")
+
+
+@needs_podman
+def test_a_pid_is_called_what_the_container_is_called_that_it_is_in(made):
+    titles = {
+        "container": "{}", "namespaces": "Namespaces of {}", "mounts": "Mounts of {}",
+        "ids": "Ids of {}", "caps": "Capabilities of {}", "network": "Network of {}",
+        "cgroups": "cgroups of {}", "stack": "From the machine's first process to {}",
+    }  # fmt: skip
+    for view, title in titles.items():
+        for pid, name in (("{web-2}", "podman web-2"), ("{box-3}", "container box-3")):
+            shown = picture(made, f"graph {view} {pid}").scene.title
+            assert shown.lower() == title.format(name).lower()
+    assert "process" in picture(made, "graph cgroups {inner}").scene.title
+
+
+def test_what_has_changed_since_a_recording(made, tmp_path):
+    file = str(tmp_path / "before")
+    observe.record(file, observe.watch(seconds=0))
+    (tmp_path / "box-1").write_text("no recording, though a container is called that")
+    with unshared("-mn", command=("sh", "-c", "mount -t tmpfs later /mnt; echo ready; read x")):
+        text = picture(made, f"diff {file} now").text()
+        rows = {tuple(line.split()[1:3]) for line in text.splitlines()}
+        assert {("+", "mnt"), ("+", "net")} <= rows
+        observe.record(str(tmp_path / "after"), observe.watch(seconds=0))
+    text = picture(made, f"diff {file} {tmp_path}/after").text()
+    assert "+ net" in text
+    assert "- net" in picture(made, f"diff {tmp_path}/after@0 {file}").text()
+    assert "Nothing differs." in picture(made, f"diff {file}").text()
+    with pytest.raises(CtrtError, match="'x' is not a number of seconds"):
+        picture(made, f"diff {file}@x now")
+    with pytest.raises(CtrtError, match="nothing is no moment: expected FILE, FILE@SECONDS or now"):
+        picture(made, f"diff {file} nothing")
+
+
+def test_the_drawer_has_the_kernel_s_own_lines(made):
+    details = picture(made, "graph namespaces").scene.details
+    lines = {raw.path: raw.line for detail in details.values() for raw in detail.raw}
+    assert lines["/proc/PID/ns/user"].startswith("user:[")
+    assert "0 524288 65536" in {r.line for d in details.values() for r in d.raw}
+    details = picture(made, "graph namespaces --ids").scene.details
+    key = observe.scan().space(made.pids["box-3"], "net").key
+    assert any(f"net:[{key.inode}]" in r.line for d in details.values() for r in d.raw)
+    details = picture(made, "graph cgroups box-1 --ids").scene.details
+    for detail in details.values():
+        for path, line in detail.raw:
+            if path.startswith("/sys/fs/cgroup"):
+                assert Path(path).read_text().strip() == line
 
 
 def test_containers_are_put_together_by_engine(made):

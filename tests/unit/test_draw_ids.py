@@ -28,10 +28,10 @@ def test_the_text_of_a_rootless_container():
     assert draw.ids(rootless()).text() == (
         "Ids of sh\n"
         "\n"
-        "UID AND GID INSIDE     OUTSIDE        COUNT\n"
+        "UID AND GID INSIDE  OUTSIDE        COUNT\n"
         "user[1] in user[host]\n"
-        "├─ 0                   1000           1\n"
-        "└─ 1–65535             100000–165534  65535\n"
+        "├─ 0                1000           1\n"
+        "└─ 1–65535          100000–165534  65535\n"
         "Ids that are not mapped show inside as 65534, the overflow id."
     )
 
@@ -39,9 +39,9 @@ def test_the_text_of_a_rootless_container():
 def test_nested_maps_are_told_relative_to_the_next_namespace_outward():
     text = draw.ids(nested()).text()
     uid, _, gid = text.partition("GID INSIDE")
-    assert "user[2] in user[1]\n├─ 0                   1000 " in uid
-    assert "└─ 1–10                6–15 " in uid
-    assert "└─ 0                   0 " in gid
+    assert "user[2] in user[1]\n├─ 0        1000 " in uid
+    assert "└─ 1–10     6–15 " in uid
+    assert "└─ 0        0 " in gid
 
 
 def test_every_ribbon_begins_and_ends_on_the_range_that_it_joins():

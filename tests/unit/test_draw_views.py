@@ -8,6 +8,8 @@ import drawings
 import pytest
 
 from ctrt import draw
+from ctrt.draw._measure import fit
+from ctrt.draw._scene import Raw
 from ctrt.linux.namespaces import Key
 from ctrt.observe import (
     Address,
@@ -239,13 +241,98 @@ def test_a_difference_shows_what_differs_and_not_the_numbers():
         ["├─ ~ net", "the host's", "its own"],
         ["└─ ~ user", "its own", "its own"],
         ["mounts (1)"],
-        ["└─ + /mnt", "tmpfs rw,nosuid shared"],
+        ["└─ + /mnt", "tmpfs nosuid shared"],
         ["capabilities (1)"],
         ["└─ - effective", "CAP_SYS_TIME"],
     ]
     assert "4026533000" in draw.difference(changes, ids=True).text()
     assert [row["diff"] for row in picture.json()["rows"]] == ["", "~", "~", "", "+", "", "-"]
     assert "Nothing differs." in draw.difference(()).text()
+
+
+def mount(before, after, sign="~"):
+    return draw.difference((Change(sign, "mount", "/m", before, after),)).scene.rows[1].cells[1:]
+
+
+def test_of_a_mount_in_both_only_what_differs_is_told():
+    plain = "proc proc rw,relatime private"
+    assert mount(plain, "proc proc rw,nosuid,nodev,noexec,relatime private") == (
+        "proc", "proc nosuid nodev noexec",
+    )  # fmt: skip
+    assert mount(plain, "proc proc ro,relatime shared shared:8") == (
+        "proc rw private", "proc ro shared",
+    )  # fmt: skip
+    assert mount("tmpfs a rw private", "tmpfs b rw private") == (
+        "tmpfs", "tmpfs of another source",
+    )  # fmt: skip
+    assert mount("ext4 /dev/vda rw private", "overlay overlay rw private") == ("ext4", "overlay")
+    assert mount(plain, "proc proc rw,relatime private, of another root") == (
+        "proc", "proc of another root",
+    )  # fmt: skip
+    assert mount("", "tmpfs x rw,nosuid,relatime private", "+") == ("", "tmpfs nosuid")
+
+
+def test_a_line_that_is_one_cell_leaves_the_columns_their_room():
+    listens = tuple(Listener("tcp", "0.0.0.0", 8000 + n, n) for n in range(9))
+    side = sides()[1]
+    text = draw.network([side._replace(known=side.known._replace(listeners=listens))]).text()
+    assert "tcp 8000, tcp 8001, tcp 8002" in text
+    address = next(line for line in text.splitlines() if "eth0 " in line and "veth" in line)
+    assert "10.88.0.2/16" in address
+    assert all(len(line) <= 100 for line in text.splitlines())
+
+
+def test_a_list_that_is_too_long_loses_its_last_members():
+    assert fit("alpha, beta, gamma, delta", 120, 12.5, mono=True) == "alpha, beta, …"
+    assert fit("/a/long/path/to/some/place", 120, 12.5, mono=True) == "/a/long…e/place"
+
+
+def test_a_macvlan_says_what_it_works_upon_and_is_no_pair():
+    host, pod = sides()
+    upper = link(3, "mv0", "macvlan", peer=(HOST_NET, 2))
+    shown = [host, pod._replace(known=pod.known._replace(links=(*pod.known.links, upper)))]
+    scene = draw.network(shown, all=True).scene
+    chip = next(node for node in scene.nodes if node.label == "mv0")
+    assert chip.sub.startswith("macvlan on eth0 in net[host]")
+    [edge] = [edge for edge in scene.edges if edge.source == chip.id or edge.target == chip.id]
+    assert (edge.kind, edge.dash) == ("link", True)
+    assert "1 veth pair" in scene.description
+    drawings.sound(draw.network(shown, all=True))
+
+
+def test_cgroups_are_in_the_order_that_a_person_counts():
+    walk = [(group("/"), 0)] + [
+        (group(f"/box-{n}", processes=(n,)), 1) for n in (10, 2, 1)
+    ]  # fmt: skip
+    tree = Hierarchy(1, ("memory",), "", "/sys/fs/cgroup/memory")
+    other = Hierarchy(1, ("pids",), "", "/sys/fs/cgroup/pids")
+    text = draw.cgroups([(tree, walk), (other, walk)]).text()
+    assert re.findall(r"box-\d+", text) == ["box-1", "box-2", "box-10"]
+
+
+def test_what_a_limit_has_done_is_told():
+    walk = [
+        (group("/"), 0),
+        (group("/web", processes=(7,), use={"killed": 2.0, "throttled": 1.5},
+               raw=(("/sys/fs/cgroup/web/memory.max", "67108864"),)), 1),
+    ]  # fmt: skip
+    assert "2 killed for lack of memory" in draw.cgroups([(V2, walk)]).text()
+    assert "throttled for 1.50 s" in draw.cgroups([(V2, walk)], ids=True).text(150)
+    [*_, detail] = draw.cgroups([(V2, walk)], ids=True).scene.details.values()
+    assert detail.raw == (Raw("/sys/fs/cgroup/web/memory.max", "67108864"),)
+
+
+def test_a_container_s_cgroup_is_called_so_where_its_name_is_a_number():
+    walk = [
+        (group("/"), 0), (group("/docker"), 1),
+        (group(f"/docker/{'0123456789abcdef' * 4}", processes=(7,)), 2),
+        (group("/kubepods"), 1),
+        (group("/kubepods/pod6f0e9bd2-58b5-44f1-8d2a-0c1d2e3f4a5b", processes=(8,)), 2),
+    ]  # fmt: skip
+    text = draw.cgroups([(V2, walk)]).text()
+    assert "a container of docker" in text
+    assert "─ pod…" in text
+    assert "6f0e9bd2" not in text
 
 
 @pytest.mark.parametrize("everything", [False, True])

@@ -194,6 +194,11 @@ def _diff(engine: Engine, values: Values, _report: Report) -> Text | Picture:
     from ctrt.images.contents import Tree
 
     words = values.operands
+    if len(words) == 1 or not any(_is_image(engine, name) for name in words):
+        from ctrt.engine.verbs.seeing import compare_moments, is_moment
+
+        if any(is_moment(word) for word in words):
+            return shown(compare_moments(words, ids=values.ids), values)
     if len(words) == 2 and not any(_is_image(engine, name) for name in words):
         from ctrt.engine.verbs.seeing import compare
 
@@ -413,9 +418,11 @@ VERBS = [
         Table(
             "diff",
             "List what a container, or an image's last layer, added (A), changed (C) and deleted"
-            " (D); what a second image has other than the first; what sets two processes apart; or"
-            " how a process is seen from outside and from inside.",
-            "CONTAINER | IMAGE [IMAGE] | PROCESS PROCESS | PROCESS inside",
+            " (D); what a second image has other than the first; what sets two processes apart;"
+            " how a process is seen from outside and from inside; or what has changed on the"
+            " machine since `ctrt watch --record FILE`.",
+            "CONTAINER | IMAGE [IMAGE] | PROCESS PROCESS | PROCESS inside"
+            " | FILE[@SECONDS] [FILE[@SECONDS] | now]",
             [
                 Option("--ids", "of processes: show the kernel's numbers and host paths"),
                 Option("--svg", "of processes: write an SVG file", metavar="FILE"),

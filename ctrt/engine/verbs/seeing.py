@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 from ctrt.engine.options import CAPS, Option, Table
 from ctrt.engine.targets import Target, inhabited, space_at, target_of
 from ctrt.engine.verbs.base import NONE, Flow, Text, Verb, json_text, shown, write_svg
@@ -49,9 +51,16 @@ def _within(title: str) -> str:
 def _seen(target: Target) -> System:
     """The whole system, with the target still in it."""
     from ctrt import observe
+    from ctrt.linux import processes
 
     system = target.system or observe.scan()
     if target.pid not in system.processes:
+        whose = processes.of_thread(target.pid)
+        if whose not in (0, target.pid):
+            raise CtrtError(
+                f"{target.pid} is a thread of process {whose}; this view is of processes: name "
+                f"{whose} (ctrt caps {target.pid} shows the sets of that thread)"
+            )
         raise CtrtError(f"process {target.pid} ended while it was being looked at")
     return system
 
@@ -70,6 +79,54 @@ def compare(engine: Engine, first: str, second: str, *, ids: bool = False) -> Pi
         return draw.difference(changes, "outside", "inside", title=title, ids=ids)
     (one, before), (other, after) = _looked_at(engine, first), _looked_at(engine, second)
     return draw.difference(observe.difference(one, other), before, after, ids=ids)
+
+
+def is_moment(word: str) -> bool:
+    """Whether a word names a moment of a recording: FILE or FILE@SECONDS."""
+    return any(_is_recording(name) for name in (word, word.rpartition("@")[0]))
+
+
+def _is_recording(path: str) -> bool:
+    """A file that begins as those do: one by the name of a container does not hide it."""
+    from ctrt import observe
+
+    return os.path.isfile(path) and observe.is_recording(path)
+
+
+def compare_moments(words: list[str], *, ids: bool = False) -> Picture:
+    """What has changed on the machine: within one recording, or from one moment to another.
+
+    A moment is FILE (the last one recorded), FILE@SECONDS after its first, or "now".
+    """
+    from ctrt import draw, observe
+
+    if len(words) == 1:
+        [file] = words
+        events = observe.replay(file).events
+        before, after = events[0].system, events[-1].system
+        told = f"{file}@0", file
+    else:
+        before, after = (_moment(word) for word in words)
+        told = words[0], words[1]
+    return draw.difference(observe.difference(before, after), *told, ids=ids)
+
+
+def _moment(word: str) -> System:
+    from ctrt import observe
+
+    if word == "now":
+        return observe.scan()
+    if _is_recording(word):
+        return observe.replay(word).events[-1].system
+    file, _, number = word.rpartition("@")
+    if not _is_recording(file):
+        raise CtrtError(f"diff: {word} is no moment: expected FILE, FILE@SECONDS or now")
+    try:
+        after = float(number)
+    except ValueError:
+        raise CtrtError(f"diff: {word}: {number!r} is not a number of seconds") from None
+    line = observe.replay(file)
+    return line.at(line.events[0].moment + after)
 
 
 def _looked_at(engine: Engine, word: str) -> tuple[Snapshot, str]:
@@ -98,9 +155,8 @@ def _mounts(engine: Engine, words: list[str], values: Values) -> Picture:
     options: dict[str, Any] = {"ids": values.ids, "all": values.all}
     if not more:
         name = "" if isinstance(one.seen, observe.Snapshot) else one.name
-        return draw.mounts(
-            one.seen, title=one.title or None, names=(name, ""), locked=one.locked, **options
-        )
+        title = f"Mounts of {_within(one.title)}" if one.title else None
+        return draw.mounts(one.seen, title=title, names=(name, ""), locked=one.locked, **options)
     [other] = more
     names, locked = (one.name, other.name), one.locked | other.locked
     return draw.mounts(one.seen, beside=other.seen, names=names, locked=locked, **options)
@@ -114,7 +170,7 @@ def _mounts_of(engine: Engine, word: str | None) -> _Mounts:
         if space.kind == "mnt" and not space.processes:
             name = f"the mount namespace at {word}"
             found = observe.mounted(system, space.key)
-            return _Mounts(found, f"Mounts of {name}", name, _locked(system, space.key))
+            return _Mounts(found, name, name, _locked(system, space.key))
         target = inhabited(word, space, system)
     else:
         target = target_of(engine, word)
@@ -139,6 +195,9 @@ def _first(words: list[str]) -> str | None:
     return words[0] if words else None
 
 
+_TITLES = {"namespaces": "Namespaces", "ids": "Ids"}
+
+
 def _of_snapshot(view: str) -> View:
     def show(engine: Engine, words: list[str], values: Values) -> Picture:
         from ctrt import draw, observe
@@ -147,7 +206,10 @@ def _of_snapshot(view: str) -> View:
         # Who shares its namespaces is not asked where the picture does not show it.
         others = view in ("container", "namespaces")
         snapshot = observe.snapshot(target.pid, command=target.command, others=others)
-        options: dict[str, Any] = {"title": target.title, "ids": values.ids}
+        title = target.title
+        if title and view in _TITLES:
+            title = f"{_TITLES[view]} of {_within(title)}"
+        options: dict[str, Any] = {"title": title, "ids": values.ids}
         if view == "container":
             options["all"] = values.all
         picture: Picture = getattr(draw, view)(snapshot, **options)
@@ -264,7 +326,8 @@ def _stack(engine: Engine, words: list[str], values: Values) -> Picture:
     target = target_of(engine, _first(words))
     system = _seen(target)
     stations = observe.stack(system, target.pid, observe.owners(system, stores=(engine.root,)))
-    return draw.stack(stations, title=target.title, ids=values.ids)
+    title = f"From the machine's first process to {_within(target.title)}" if target.title else None
+    return draw.stack(stations, title=title, ids=values.ids)
 
 
 def _network(engine: Engine, words: list[str], values: Values) -> Picture:
