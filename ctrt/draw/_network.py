@@ -1,7 +1,8 @@
 """Networks: a box for each network namespace, its links in it, a line where two links are one pair.
 
-The host stands on the left, the others on the right. Of the host only what leads to the others is
-drawn, unless `all` asks for the rest: its own addresses are nobody's business in a lecture.
+The host, or who is joined to most others, stands on the left, the others on the right. Of the
+host only what leads to the others is drawn, unless `all` asks for the rest: its own
+addresses are nobody's business in a lecture.
 """
 
 from __future__ import annotations
@@ -85,7 +86,7 @@ def network(
         notes.append(f"{plural(left, 'further network namespace')} not shown.")
     sheet, heading = Sheet(), Sheet()
     heading.text("title", MARGIN, 18, title, "title")
-    wide, bottom = _draw(sheet, shown, ports, ends, ids)
+    wide, bottom = _draw(sheet, shown, ports, ends, ids, all)
     for number, note in enumerate(notes, 1):
         wide = max(wide, MARGIN + sheet.text(f"note:{number}", MARGIN, bottom + 10, note).w)
         bottom += 28
@@ -240,11 +241,12 @@ def _draw(
     ports: dict[Key, list[Port]],
     ends: dict[tuple[Key, int], Port],
     ids: bool,
+    everything: bool,
 ) -> tuple[float, float]:
     """The boxes in two columns, then the lines between them; width and bottom."""
-    columns = [[s for s in shown if s.initial], [s for s in shown if not s.initial]]
-    columns = [column for column in columns if column]
     joined = _joined(ends)
+    columns = _columns(shown, joined)
+    column_of = {side.key: number for number, column in enumerate(columns) for side in column}
     places: dict[str, Node] = {}
     x, bottom = MARGIN, 62.0
     rights = []
@@ -252,7 +254,9 @@ def _draw(
         y, wide = 62.0, 0.0
         boxes = []
         for side in column:
-            box, bottom_here, right = _box(sheet, side, ports[side.key], x, y, places, ends, ids)
+            box, bottom_here, right = _box(
+                sheet, side, ports[side.key], x, y, places, ends, ids, everything
+            )
             boxes.append(box)
             wide = max(wide, right - x)
             y = bottom_here + _APART
@@ -262,33 +266,52 @@ def _draw(
         x += wide + 60 + len(joined) * _LANE
         bottom = max(bottom, y - _APART)
     right = rights[-1]
-    for lane, (port, other, mutual) in enumerate(joined, 1):
+    lines = []
+    for port, other, mutual in joined:
         a, b = places[port.id], places[other.id]
-        if a.x > b.x:
+        if (a.x, a.y) > (b.x, b.y):
             a, b = b, a
-        points: tuple[tuple[float, float], ...]
-        if port.side.initial != other.side.initial:
-            middle = rights[0] + 24 + lane * _LANE
-            points = (
-                (a.x + a.w, a.y + CHIP / 2), (middle, a.y + CHIP / 2),
-                (middle, b.y + CHIP / 2), (b.x, b.y + CHIP / 2),
-            )  # fmt: skip
-        else:
-            middle = rights[-1] + 14 + lane * _LANE
-            right = max(right, middle)
-            points = (
-                (a.x + a.w, a.y + CHIP / 2), (middle, a.y + CHIP / 2),
-                (middle, b.y + CHIP / 2), (b.x + b.w, b.y + CHIP / 2),
-            )  # fmt: skip
+        across = column_of[port.side.key] != column_of[other.side.key]
+        at = min(column_of[port.side.key], column_of[other.side.key])
+        # In this order of their upright parts the lines of one bridge cross nowhere.
+        order = (-a.y if b.y > a.y else a.y) if across else b.y - a.y
+        lines.append((at, not across, b.y < a.y, order, a, b, mutual))
+    for lane, (at, loop, _, _, a, b, mutual) in enumerate(
+        sorted(lines, key=lambda line: line[:4]), 1
+    ):
+        middle = rights[at] + (14 if loop else 24) + lane * _LANE
+        right = max(right, middle)
+        points: tuple[tuple[float, float], ...] = (
+            (a.x + a.w, a.y + CHIP / 2), (middle, a.y + CHIP / 2),
+            (middle, b.y + CHIP / 2), (b.x + b.w if loop else b.x, b.y + CHIP / 2),
+        )  # fmt: skip
+        if a.y == b.y and not loop:
+            points = (points[0], points[-1])
         kind = "veth" if mutual else "link"
         path = tuple((tidy(x), tidy(y)) for x, y in points)
         sheet.edges.append(Edge(a.id, b.id, kind, path, dash=not mutual))
     return right, bottom
 
 
+def _columns(shown: list[Side], joined: list[tuple[Port, Port, bool]]) -> list[list[Side]]:
+    """On the left the host, and who is joined to most others where the host is not; the rest."""
+    peers: dict[Key, set[Key]] = {side.key: set() for side in shown}
+    for port, other, _ in joined:
+        if port.side.key != other.side.key:
+            peers[port.side.key].add(other.side.key)
+            peers[other.side.key].add(port.side.key)
+    left = [side for side in shown if side.initial]
+    if not any(peers[side.key] for side in left):
+        hub = max(shown, key=lambda side: len(peers[side.key]))
+        if peers[hub.key] or not left:
+            left = [*left, hub]
+    rest = [side for side in shown if side not in left]
+    return [column for column in (left, rest) if column]
+
+
 def _box(
     sheet: Sheet, side: Side, ports: list[Port], x: float, y: float, places: dict[str, Node],
-    ends: dict[tuple[Key, int], Port], ids: bool,
+    ends: dict[tuple[Key, int], Port], ids: bool, everything: bool,
 ) -> tuple[int, float, float]:  # fmt: skip
     """One namespace with what is in it: the index of its box, its bottom, its right edge."""
     index = len(sheet.nodes)
@@ -312,7 +335,7 @@ def _box(
         places[port.id] = drawn
         right = max(right, drawn.x + drawn.w)
         at += CHIP + _BETWEEN
-    told = _told(side, ids, False)
+    told = _told(side, ids, everything)
     if side.initial and not ports and not told:
         told = ["nothing of it leads to the others"]
     for number, words in enumerate(told):

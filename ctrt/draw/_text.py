@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import NamedTuple
 
 from ctrt.draw._measure import cells, clip
@@ -70,18 +71,26 @@ def _table(block: Block, width: int) -> list[str]:
             break
         widths[widest] -= 1
     lines = []
+    starts, left = [], 0
+    for column in used:
+        starts.append(left)
+        left += widths[column] + len(GAP)
     for guide, row, single in zip(guides, table, alone, strict=True):
         room = width if single else widths[0]
-        first = guide + clip(row[0], max(room - cells(guide), 1))
-        if single:
-            lines.append(first)
-            continue
-        texts = [first, *(clip(row[column], widths[column]) for column in used if column)]
-        lines.append(
-            GAP.join(
-                _padded(text, widths[column]) for text, column in zip(texts, used, strict=True)
-            )
-        )
+        line = guide + clip(row[0], max(room - cells(guide), 1))
+        filled = [place for place, column in enumerate(used) if place and row[column]]
+        placed = []
+        end = width
+        for before, place in reversed(list(pairwise([0, *filled]))):
+            text = row[used[place]]
+            # What does not fit begins further left where nothing stands there.
+            while cells(text) > end - starts[place] and place - 1 > before:
+                place -= 1  # noqa: PLW2901
+            placed.append((starts[place], clip(text, end - starts[place])))
+            end = starts[place] - len(GAP)
+        for start, text in reversed(placed):
+            line = _padded(line, start) + text
+        lines.append(line)
     return lines
 
 

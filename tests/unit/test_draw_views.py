@@ -10,6 +10,7 @@ import pytest
 from ctrt import draw
 from ctrt.draw._measure import fit
 from ctrt.draw._scene import Raw
+from ctrt.draw._text import Block, Line, render
 from ctrt.linux.namespaces import Key
 from ctrt.observe import (
     Address,
@@ -354,3 +355,42 @@ def test_cgroups_that_look_the_same_are_one():
     assert [row.number for row in picture.scene.rows][-1] == 3
     assert len(draw.cgroups([(V2, engine)], all=True).scene.rows) == 6
     drawings.sound(picture)
+
+
+def bridge():
+    """A namespace with a bridge that leads to three others; the host's leads to none of them."""
+    host, pod = sides()
+    keys = [Key(4, 10 + n) for n in range(4)]
+    ports = tuple(link(3 + n, f"veth{n}", master=2, peer=(keys[n], 2)) for n in (1, 2, 3))
+    hub = Network(keys[0], (link(1, "lo", ""), link(2, "br0", "bridge"), *ports), (), (), "")
+    found = [host, draw.Side(keys[0], "net[1]", "router", False, hub)]
+    for n in (1, 2, 3):
+        own = pod.known._replace(links=(link(1, "lo", ""), link(2, "eth0", peer=(keys[0], 3 + n))))
+        found.append(draw.Side(keys[n], f"net[{n + 1}]", f"box {n}", False, own))
+    return found
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_who_joins_the_others_stands_on_the_left_and_no_lines_cross(first):
+    picture = draw.network(bridge()[first:])
+    drawings.sound(picture)
+    nodes = {node.id: node for node in picture.scene.nodes}
+    assert nodes["net[1]"].x < nodes["net[2]"].x == nodes["net[3]"].x == nodes["net[4]"].x
+    paths = [edge.points for edge in picture.scene.edges]
+    assert len(paths) == 3
+    for one in paths:
+        upright = one[1][0], *sorted((one[1][1], one[2][1]))
+        for other in paths:
+            for (x0, y), (x1, _) in (other[:2], other[2:]):
+                crosses = x0 < upright[0] < x1 and upright[1] < y < upright[2]
+                assert other == one or not crosses
+
+
+def test_a_cell_that_does_not_fit_begins_where_nothing_stands_before_it():
+    long = "could not be read: no permission to look into that process"
+    lines = (Line(0, ("one", "two " * 8, "three")), Line(0, ("four", "", long)))
+    text = render((Block("", ("A", "B", "C"), lines),), 80)
+    assert long in text
+    assert all(len(line) <= 80 for line in text.splitlines())
+    heads, one, _ = text.splitlines()
+    assert heads.index("C") == one.index("three")
