@@ -147,7 +147,7 @@ def of_cgroup(
                 number = _unescaped(number)
             if engine == "lxc":
                 engine = name_of("which lxc", number) or "lxc"  # noqa: PLW2901
-            named = name_of(engine, number)
+            named = name_of(engine, number) or (name_of("of a pod", number) if pod else None)
             return Owner(
                 engine,
                 number,
@@ -159,7 +159,10 @@ def of_cgroup(
     if pod:
         last = _LAST_ID.search(pod["rest"])
         number = last["id"] if last else ""
-        return Owner("kubernetes", number, None, _pod(pod["uid"], name_of), False, f"cgroup {path}")
+        named = name_of("of a pod", number) if number else None
+        return Owner(
+            "kubernetes", number, named, _pod(pod["uid"], name_of), False, f"cgroup {path}"
+        )
     return None
 
 
@@ -235,8 +238,7 @@ def _by_state(root: str, stores: tuple[str, ...]) -> Iterable[tuple[int, Owner]]
 
     The journal of a container begins with the pid, and is locked while somebody looks after it.
     """
-    home = os.environ.get("XDG_DATA_HOME") or os.path.expanduser("~/.local/share")
-    usual = (f"{root}/var/lib/ctrt", f"{root}{home}/ctrt")
+    usual = (f"{root}/var/lib/ctrt", f"{root}{_data_home()}/ctrt")
     for store in dict.fromkeys((*stores, *usual)):
         place = f"{store}/containers"
         for name in _entries(place):
@@ -254,6 +256,10 @@ def _by_state(root: str, stores: tuple[str, ...]) -> Iterable[tuple[int, Owner]]
             # A pid may be somebody else's by now; with its start time it is not.
             if start_time(pid) == begun:
                 yield pid, Owner("ctrt", name, name, None, False, f"state of {name}")
+
+
+def _data_home() -> str:
+    return os.environ.get("XDG_DATA_HOME") or os.path.expanduser("~/.local/share")
 
 
 def _entries(place: str) -> list[str]:
@@ -288,6 +294,7 @@ class _Names:
         self.known: dict[tuple[str, str], str | None] = {}
         self.podman: dict[str, str] | None = None
         self.pods: dict[str, str] | None = None
+        self.in_pods: dict[str, str] | None = None
         self.commands: dict[str, str] | None = None
 
     def find(self, engine: str, number: str) -> str | None:
@@ -297,9 +304,12 @@ class _Names:
 
     def _look(self, engine: str, number: str) -> str | None:
         if engine == "docker":
-            found = self._json(f"/var/lib/docker/containers/{number}/config.v2.json")
-            name = found.get("Name") if isinstance(found, dict) else None
-            return str(name).lstrip("/") if name else None
+            for place in ("/var/lib", _data_home()):  # root's, and that of this user's own daemon
+                found = self._json(f"{place}/docker/containers/{number}/config.v2.json")
+                name = found.get("Name") if isinstance(found, dict) else None
+                if name:
+                    return str(name).lstrip("/")
+            return None
         if engine in ("podman", "cri-o"):
             if self.podman is None:
                 self.podman = self._containers_storage()
@@ -308,6 +318,10 @@ class _Names:
             if self.pods is None:
                 self.pods = self._pod_names()
             return self.pods.get(number)
+        if engine == "of a pod":
+            if self.in_pods is None:
+                self.in_pods = self._pod_containers()
+            return self.in_pods.get(number)
         if engine == "which lxc":
             name = number.partition("_")[2] or number
             for candidate, directory in (
@@ -339,8 +353,7 @@ class _Names:
         """containers/storage: */overlay-containers/containers.json, of root and of this user."""
         names = {}
         places = [f"{self.root}/var/lib/containers/storage"]
-        home = os.environ.get("XDG_DATA_HOME") or os.path.expanduser("~/.local/share")
-        places.append(f"{self.root}{home}/containers/storage")
+        places.append(f"{self.root}{_data_home()}/containers/storage")
         for place in places:
             for driver in ("overlay", "vfs", "btrfs"):
                 for file in ("containers.json", "volatile-containers.json"):
@@ -358,6 +371,15 @@ class _Names:
             return {}
         split = [entry.rsplit("_", 1) for entry in entries if entry.count("_") >= 2]
         return {uid: full for full, uid in split}
+
+    def _pod_containers(self) -> dict[str, str]:
+        """The kubelet's links to logs: /var/log/containers/POD_NAMESPACE_CONTAINER-ID.log."""
+        found = {}
+        for entry in _entries(f"{self.root}/var/log/containers"):
+            name, _, number = entry.removesuffix(".log").rpartition("-")
+            if name.count("_") == 2:
+                found[number] = name.rpartition("_")[2]
+        return found
 
     def _json(self, path: str, *, prefixed: bool = False) -> object:
         try:

@@ -71,16 +71,26 @@ def test_nobodys_cgroups(path):
     assert of_cgroup(path) is None
 
 
-def test_names_from_state_directories(tmp_path):
+def test_names_from_state_directories(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_DATA_HOME", "/home/ann/data")
     tree = hierarchy()
     parts = {
         "docker": f"/docker/{ID}",
         "incus": "/lxc.payload.default_web",
         "kubernetes": f"/kubepods/pod{UID}/{ID[::-1]}",
+        "cri-o": f"{SLICE}.slice/crio-{ID}.scope",
+        "rootless": f"/user.slice/docker-{ID[::-1]}.scope",
     }
     config = tmp_path / "var/lib/docker/containers" / ID
     config.mkdir(parents=True)
     (config / "config.v2.json").write_text(json.dumps({"Name": "/my-web"}))
+    config = tmp_path / "home/ann/data/docker/containers" / ID[::-1]
+    config.mkdir(parents=True)
+    (config / "config.v2.json").write_text(json.dumps({"Name": "/ann-s-own"}))
+    logs = tmp_path / "var/log/containers"
+    logs.mkdir(parents=True)
+    for container, number in (("cart", ID[::-1]), ("side-car", ID)):
+        (logs / f"cart-0_shop_{container}-{number}.log").touch()
     (tmp_path / "var/lib/incus/containers/default_web").mkdir(parents=True)
     (tmp_path / f"var/log/pods/shop_cart-0_{UID}").mkdir(parents=True)
     top = f"/ctrt-seeing-{os.getpid()}"
@@ -96,6 +106,9 @@ def test_names_from_state_directories(tmp_path):
         assert found[pids["docker"]].name == "my-web"
         assert found[pids["incus"]][:2] == ("incus", "default_web")
         assert found[pids["kubernetes"]].pod == Pod(UID, "shop", "cart-0")
+        assert found[pids["kubernetes"]].name == "cart"
+        assert found[pids["cri-o"]][:3] == ("cri-o", ID, "side-car")
+        assert found[pids["rootless"]].name == "ann-s-own"
         assert os.getpid() not in found
 
 
