@@ -9,7 +9,7 @@ import subprocess
 import sys
 
 import pytest
-from seeing_tools import SHELL, child, python, running, unshared
+from seeing_tools import PROJECT, SHELL, child, python, running, unshared
 
 from ctrt.linux import mountinfo
 from ctrt.observe import (
@@ -303,6 +303,26 @@ def test_what_runtimes_make_of_propagation_options(tmp_path, runtime):
         for options, root in orders
     }
     assert told == expected
+
+
+def test_the_page_has_this_table():
+    page = (PROJECT / "docs/seeing.md").read_text()
+    short = {NEW: "shared, own group", SAME: "shared with host", RECEIVES: "receives",
+             BOTH: "receives, shared"}  # fmt: skip
+    told = 0
+    for options, (runc, crun) in ORACLE.items():
+        if any(option.startswith("r") for option in options[1:]):
+            continue  # the page names the plain ones; the others are the same
+        cells = [
+            short.get(one, one) + ("" if one == other else f" (crun: {short.get(other, other)})")
+            for one, other in zip(runc, crun, strict=True)
+        ]
+        assert f"| `{','.join(options)}` | {' | '.join(cells)} |" in page
+        told += 1
+    for options, answers in ORACLE.items():
+        plain = (options[0], *(option.removeprefix("r") for option in options[1:]))
+        assert answers == ORACLE[plain]
+    assert told == 7
 
 
 def in_words(mount, source):
