@@ -133,7 +133,7 @@ def enter(engine: Engine, words: list[str]) -> int:
 
 def unshare(engine: Engine, words: list[str]) -> int:
     """`ctrt unshare`: the exit status of the program."""
-    if "--help" in words[:1]:
+    if words[:1] in (["--help"], ["-h"]):
         print(tables.UNSHARE.help())
         return 0
     options = _parsed(tables.UNSHARE, words)

@@ -30,16 +30,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Engine", "Prepared", "default_engine", "default_root", "pull", "run"]
 
-_UNSHARE_KINDS = (
-    ("user", "user"),
-    ("mount", "mount"),
-    ("pid", "pid"),
-    ("network", "net"),
-    ("uts", "uts"),
-    ("ipc", "ipc"),
-    ("cgroup", "cgroup"),
-    ("time", "time"),
-)
 _ADJECTIVES = "amber brave calm clear early fresh gentle keen lucid merry noble quick quiet swift"
 _NOUNS = "anchor beacon canal crane dock ferry gull harbor jetty lagoon pier quay reef sloop tide"
 
@@ -440,41 +430,10 @@ class Engine:
 
     def prepare_unshare(self, options: Values, *, trace: bool = False) -> Prepared:
         """Think out the start of a program in new namespaces, from the options of unshare(1)."""
-        from ctrt.runtime import planner
+        from ctrt.engine import unsharing
 
-        kinds = [kind for kind, key in _UNSHARE_KINDS if getattr(options, key)]
-        maps_user = options.map_root_user or options.map_current_user or options.map_auto
-        if maps_user and "user" not in kinds:
-            kinds.insert(0, "user")
-        mount_proc = "/proc" if options.mount_proc is True else options.mount_proc
-        if mount_proc and "mount" not in kinds:
-            kinds.append("mount")
-        host = self.host
-        uid_map: tuple[tuple[int, int, int], ...] = ()
-        gid_map: tuple[tuple[int, int, int], ...] = ()
-        if options.map_auto:
-            uid_map, gid_map = host.id_maps()
-            if not host.privileged and not host.maps_subordinate_ids:
-                raise CtrtError(f"--map-auto cannot be met: {host.reasons['ids']}")
-        elif options.map_root_user:
-            uid_map, gid_map = ((0, host.uid, 1),), ((0, host.gid, 1),)
-        elif options.map_current_user:
-            uid_map, gid_map = ((host.uid, host.uid, 1),), ((host.gid, host.gid, 1),)
         arguments = options.operands or [os.environ.get("SHELL") or "/bin/sh"]
-        plan = planner.unshare(
-            tuple(kinds),
-            tuple(arguments),
-            tuple(f"{key}={value}" for key, value in os.environ.items()),
-            host,
-            fork=options.fork,
-            uid_map=uid_map,
-            gid_map=gid_map,
-            deny_setgroups=bool(maps_user) and not options.map_auto,
-            propagation=options.propagation,
-            mount_proc=mount_proc,
-            directory=options.wd or os.getcwd(),
-            trace=trace,
-        )
+        plan = unsharing.plan(options, self.host, arguments, trace=trace)
         return Prepared(plan, f"{arguments[0]} in new namespaces")
 
     def prepare_exec(

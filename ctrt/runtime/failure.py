@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from ctrt.errors import CtrtError
-from ctrt.runtime.plan import Plan, describe
+from ctrt.runtime.plan import THIS_MACHINE, Plan, describe
 
 _EPERM, _ENOENT, _ENOEXEC, _EACCES, _ENOTDIR, _ENOSPC, _EUSERS = 1, 2, 8, 13, 20, 28, 87
 
@@ -25,9 +25,10 @@ class StepError(CtrtError):
 
 def step_error(plan: Plan, step: int, call: int, errno: int, words: str) -> StepError:
     """The error of a failed step; `step` and `call` are indexes, -1 where it was none."""
+    what = "the program" if plan.subject == THIS_MACHINE else plan.subject
     if not 0 <= step < len(plan.steps):
         return StepError(
-            f"{plan.subject} did not start: {words}", step="", call="", errno=errno, status=125
+            f"{what} did not start: {words}", step="", call="", errno=errno, status=125
         )
     failed = plan.steps[step]
     shown = describe(failed.calls[call]) if 0 <= call < len(failed.calls) else ""
@@ -50,7 +51,7 @@ def step_error(plan: Plan, step: int, call: int, errno: int, words: str) -> Step
     else:
         needs = f"; it needs {failed.needs}" if failed.needs and errno == _EPERM else ""
         sentence = (
-            f'{plan.subject} did not start: the step "{failed.name}" failed at {shown}: '
+            f'{what} did not start: the step "{failed.name}" failed at {shown}: '
             f"{words}{needs} [{failed.source}]"
         )
     return StepError(sentence, step=failed.name, call=shown, errno=errno, status=status)

@@ -70,13 +70,16 @@ class Step:
         return f"Step({self.name!r}, {self.where!r}, {len(self.calls)} calls)"
 
 
+THIS_MACHINE = "this machine"
+
+
 class Plan:
     """The steps of one start, in order."""
 
     __slots__ = ("notes", "steps", "subject")
 
     def __init__(
-        self, steps: list[Step], notes: tuple[str, ...] = (), subject: str = "this machine"
+        self, steps: list[Step], notes: tuple[str, ...] = (), subject: str = THIS_MACHINE
     ) -> None:
         self.steps = steps
         self.subject = subject
@@ -151,7 +154,6 @@ _PLAIN = {
     "await_start": "wait for the start",
     "change_root": 'fchdir(root); chroot(".")',
     "deny_setgroups": 'write("/proc/PID/setgroups", "deny")',
-    "die_with_parent": "prctl(PR_SET_PDEATHSIG, SIGKILL)",
     "loopback_up": 'ioctl(SIOCSIFFLAGS, "lo", IFF_UP)',
     "no_new_privileges": "prctl(PR_SET_NO_NEW_PRIVS, 1)",
     "move_root": 'mount(".", "/", "", MS_MOVE, ""); chroot(".")',
@@ -265,6 +267,10 @@ def describe(call: Call) -> str:
         return f"prctl(PR_CAPBSET_DROP, all but {a[0]:#x})"
     if name in _PLAIN:
         return _PLAIN[name]
+    if name == "die_with_parent":
+        return f"prctl(PR_SET_PDEATHSIG, {a[0] if a else 'SIGKILL'})"
+    if name == "keep_namespace":
+        return f'mount({_quoted(f"/proc/PID/ns/{a[0]}")}, {_quoted(a[1])}, "", MS_BIND)'
     if name in ("mask", "read_only"):
         return f"{name.replace('_', '-')} {' '.join(a[0])}"
     if name == "symlinks":

@@ -79,7 +79,7 @@ IN_NAMESPACES = Table(
     "Run a program in new namespaces, with the cell as its standard input (a shell if no\n"
     "program is named). Options are those of unshare(1) of util-linux.",
     UNSHARE.operands,
-    _with(UNSHARE.options, *_SHOWING),
+    _with(UNSHARE.options, *_SHOWING[:-1], Option("-h --help", "show this help")),
     prefix="%%",
 )
 _build = VERBS["build"].table

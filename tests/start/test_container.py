@@ -352,6 +352,14 @@ def test_unshare_is_the_lecture_s(world):
         ("-Uru", "sh", "-c", "hostname inside; hostname"),
         ("-Urn", "ls", "/sys/class/net"),
         ("-Urn", "cat", "/proc/net/dev"),
+        ("-U", "--setgroups", "deny", "cat", "/proc/self/setgroups"),
+        ("--map-user=5", "--map-group=7", "id"),
+        ("-Uc", "--keep-caps", "grep", "Cap", "/proc/self/status"),
+        ("-Ur", "-R", "/usr", "/usr/bin/true"),
+        ("-Ur", "-R", "/", "-w", "/tmp", "pwd"),
+        ("-UrT", "--monotonic", "1000000", "cat", "/proc/self/timens_offsets"),
+        ("-UrTpf", "--boottime=5", "cat", "/proc/self/timens_offsets"),
+        ("-Urp", "--kill-child=TERM", "sh", "-c", "echo $$"),
         ("-n", "false"),
     ],
     ids=" ".join,
@@ -366,6 +374,39 @@ def test_unshare_does_as_util_linux_does(world, words):
     assert (ours.stdout, ours.returncode) == (theirs.stdout, theirs.returncode), (
         ours.stderr + theirs.stderr
     )
+
+
+@pytest.mark.parametrize("words", ["", "-r", "--map-user=5", "-S 7 -G 8", "-S 0 -G 0"])
+def test_unshare_maps_blocks_as_util_linux_does(world, words):
+    if world.name != "subordinate":
+        pytest.skip("util-linux has no block of ids to map here")
+    look = ("sh", "-c", "cat /proc/self/uid_map /proc/self/gid_map /proc/self/setgroups; id")
+    ours = world.ctrt("unshare", "--map-auto", *words.split(), *look)
+    theirs = world.run("unshare", "--map-auto", *words.split(), *look)
+    assert (ours.stdout, ours.returncode) == (theirs.stdout, 0), ours.stderr + theirs.stderr
+
+
+@pytest.mark.parametrize("kind", ["uts", "mount", "pid", "net", "time"])
+def test_a_file_keeps_a_namespace(world, kind, tmp_path):
+    if world.user is not None:
+        pytest.skip("the mount needs CAP_SYS_ADMIN here")
+    kept = tmp_path / "kept"
+    kept.touch()
+    keep = f"{kind}={kept}"
+    shared = world.run("findmnt", "-nT", str(kept), "-o", "PROPAGATION").stdout
+    if kind == "mount" and "shared" in shared:
+        pytest.skip("a mount namespace cannot be bound where mounts are shared")
+    link = {"mount": "mnt"}.get(kind, kind)
+    made = world.ctrt("unshare", "-f", f"--{keep}", "readlink", f"/proc/self/ns/{link}")
+    assert made.returncode == 0, made.stderr
+    try:
+        again = world.run("nsenter", f"--{keep}", "readlink", f"/proc/self/ns/{link}")
+        if kind == "pid":  # its first process has ended: no other can begin there
+            assert "Cannot allocate memory" in again.stderr
+        else:
+            assert again.stdout == made.stdout, again.stderr
+    finally:
+        subprocess.run(["umount", kept], check=True)
 
 
 def test_doctor_has_no_no_where_containers_start(world):

@@ -60,6 +60,7 @@ UNSHARE_WORDS = {
     },
     "--mount-proc sh": {"mount_proc": True, "operands": ["sh"]},
     "--mount-proc=/p sh": {"mount_proc": "/p", "operands": ["sh"]},
+    "--uts=/run/uts -n sh": {"uts": "/run/uts", "net": True, "operands": ["sh"]},
     "-Tw / ls -l": {"time": True, "wd": "/", "operands": ["ls", "-l"]},
 }
 
@@ -204,7 +205,9 @@ def commands(draw, table):
                 said.append([name])
             elif one is False:
                 said.append([f"{option.names[-1]}=false"])
-            elif option.kind == "optional" or (name.startswith("--") and draw(st.booleans())):
+            elif option.kind == "optional":
+                said.append([f"{option.names[-1]}={one}"])
+            elif name.startswith("--") and draw(st.booleans()):
                 said.append([f"{name}={one}"])
             elif one and one[0] != "=" and not name.startswith("--") and draw(st.booleans()):
                 said.append([f"{name}{one}"])

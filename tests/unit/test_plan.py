@@ -15,6 +15,7 @@ from ctrt.runtime.plan import INSIDE, OUTSIDE, Plan, Step, describe
 UNSHARES = (
     sample.unshared(("user", "pid", "mount"), mount_proc="/proc", directory="/", trace=True),
     sample.unshared(("user", "time"), fork=True, uid_map=((0, 1, 1),), gid_map=((0, 1, 1),)),
+    sample.unshared(("uts",), kept=(("uts", "/run/uts"),), death_signal=15),
 )
 WITH_RIGHTS = planner.with_rights(
     ("sh",),
@@ -121,6 +122,9 @@ SHOWN = {
     ("exec", ("sh", "-c", 'echo "\\"'), ("SECRET=1",)): 'execve("sh", "-c", "echo \\"\\\\\\"")',
     ("symlinks", "/dev", (("fd", "/proc/self/fd"),)): 'symlink("/proc/self/fd", "/dev/fd")',
     ("become", 0, 0, None): "become(0, 0, None)",
+    ("die_with_parent",): "prctl(PR_SET_PDEATHSIG, SIGKILL)",
+    ("die_with_parent", 15): "prctl(PR_SET_PDEATHSIG, 15)",
+    ("keep_namespace", "mount", "/f"): 'mount("/proc/PID/ns/mount", "/f", "", MS_BIND)',
     ("hostname", "box"): 'hostname("box")',
 }
 

@@ -748,6 +748,51 @@ def test_proc_is_mounted_after_the_propagation_and_before_the_directory():
     assert plan.step("directory").calls == (("chdir", "/tmp"),)
 
 
+def test_clocks_are_set_before_a_process_is_in_the_time_namespace():
+    plan = unshared(("user", "time", "pid"), fork=True, clocks=(("boottime", 5, 0),))
+    assert only(plan, "clone") == ("clone", k.CLONE_NEWUSER | k.CLONE_NEWPID, None)
+    assert plan.step("clocks").calls == (
+        ("unshare", k.CLONE_NEWTIME),
+        ("time_offsets", (("boottime", 5, 0),)),
+    )
+
+
+def test_a_root_is_entered_before_proc_is_mounted_below_it():
+    plan = unshared(("mount",), root="/srv", mount_proc="/proc", directory="/")
+    assert [step.name for step in plan.steps] == [
+        *("clone", "propagation", "root", "mount /proc", "directory", "exec")
+    ]
+    assert plan.subject == "/srv"
+
+
+def test_the_last_word_on_ids_is_had_by_setuid_and_setgid():
+    assert only(unshared((), user=5), "become") == ("become", 5, -1, None)
+    assert only(unshared((), group=6), "become") == ("become", -1, 6, ())
+    kept = only(unshared(("user",), user=5, keeps_capabilities=True), "capabilities")
+    assert kept[:4] == ("capabilities", 5, -1, None)
+    assert len(set(kept[4:])) == 1, "all sets are the same, the ambient one too"
+
+
+def test_one_id_that_is_not_the_caller_s_own_needs_the_helper():
+    maps = {"uid_map": ((0, 100000, 1),), "gid_map": ((0, 100000, 1),)}
+    calls = unshared(("user",), "subordinate ids", **maps).step("id maps").calls
+    assert [call[0] for call in calls] == ["map_ids", "map_ids"]
+    assert all(call[3] for call in calls)
+
+
+def test_setgroups_can_be_denied_without_a_map():
+    plan = unshared(("user",), deny_setgroups=True)
+    assert plan.step("id maps").calls == (("deny_setgroups",),)
+
+
+def test_a_namespace_is_kept_from_outside_when_it_is_ready():
+    plan = unshared(("mount", "uts"), kept=(("mount", "/m"),), root="/srv")
+    assert order(plan) == [
+        *((OUTSIDE, "clone"), (INSIDE, "propagation"), (OUTSIDE, "keep mount")),
+        *((INSIDE, "root"), (INSIDE, "exec")),
+    ]
+
+
 def test_a_program_can_be_let_live_and_be_traced():
     plan = unshared((), die_with_parent=False, trace=True)
     assert plan.step("exec").calls == (*EXEC, ("trace",), UMASK, PROG)

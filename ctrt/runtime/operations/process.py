@@ -61,9 +61,9 @@ def session(context: Context) -> None:
     os.setsid()
 
 
-def die_with_parent(context: Context) -> None:
-    """Ask to be killed when the parent dies."""
-    k.prctl(k.PR_SET_PDEATHSIG, _SIGKILL)
+def die_with_parent(context: Context, number: int = _SIGKILL) -> None:
+    """Ask to be killed, or for another signal, when the parent dies."""
+    k.prctl(k.PR_SET_PDEATHSIG, number)
     # A parent that died before this call cannot be told by getppid(2): it is in another pid
     # namespace. But nobody holds the other end of the pipe any more.
     poll = select.poll()

@@ -113,6 +113,18 @@ def idmap(context: Context, name: str, maps: str, recursive: bool) -> None:
     )
 
 
+def keep_namespace(context: Context, kind: str, path: str) -> None:
+    """Bind the file of a namespace of the child to a path, which keeps it: namespaces(7)."""
+    # Of these two a process has its own, and the one that its children will be in: unshare(1).
+    name = {
+        "mount": "mnt",
+        "network": "net",
+        "pid": "pid_for_children",
+        "time": "time_for_children",
+    }
+    k.mount(f"/proc/{context.pid}/ns/{name.get(kind, kind)}", path, "", k.MS_BIND)
+
+
 def slave(context: Context, name: str) -> None:
     """Let mounts of the host come into an open tree, and none of it go back."""
     k.mount_setattr(context.fds[name], propagation=k.MS_SLAVE, recursive=True)
@@ -307,6 +319,7 @@ OPERATIONS: dict[str, Callable[..., None]] = {
     "bind_cgroup": bind_cgroup,
     "bind_link": bind_link,
     "idmap": idmap,
+    "keep_namespace": keep_namespace,
     "label_top": label_top,
     "like_target": like_target,
     "move_device": move_device,

@@ -98,6 +98,11 @@ def maps_many(extents: Extents) -> bool:
     return sum(count for _, _, count in extents) > 1
 
 
+def _beyond(extents: Extents, own: int) -> bool:
+    """Whether a map has another id than the caller's own, which any process may map."""
+    return any(outside != own or count > 1 for _, outside, count in extents)
+
+
 def can_set_groups(host: Host) -> bool:
     """Setgroups is denied where an unprivileged user maps the one id it has."""
     return host.can_set_groups or host.maps_subordinate_ids
@@ -187,9 +192,9 @@ def id_maps(
     calls: list[Call] = []
     # Who has CAP_SETUID and CAP_SETGID may map any id that is mapped here: user_namespaces(7).
     own = not host.capable
-    uid_helper = host.newuidmap if own and maps_many(uid_map) else None
-    gid_helper = host.newgidmap if own and maps_many(gid_map) else None
-    if gid_map and (deny_setgroups or (own and gid_helper is None)):
+    uid_helper = host.newuidmap if own and _beyond(uid_map, host.uid) else None
+    gid_helper = host.newgidmap if own and _beyond(gid_map, host.gid) else None
+    if deny_setgroups or (gid_map and own and gid_helper is None):
         calls.append(("deny_setgroups",))
     if uid_map:
         calls.append(("map_ids", "uid", uid_map, uid_helper))
@@ -211,6 +216,11 @@ def time_offsets(linux: Config) -> Step:
         (clock, int(offset.get("secs") or 0), int(offset.get("nanosecs") or 0))
         for clock, offset in linux["timeOffsets"].items()
     )
+    return clocks_set(offsets)
+
+
+def clocks_set(offsets: tuple[tuple[str, int, int], ...]) -> Step:
+    """The step that makes a time namespace with these offsets: (clock, seconds, nanoseconds)."""
     return Step(
         "clocks",
         INSIDE,

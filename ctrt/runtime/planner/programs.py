@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from ctrt.linux import calls as k
-from ctrt.runtime.plan import INSIDE, OUTSIDE, Plan, Step
+from ctrt.linux import capabilities
+from ctrt.runtime.plan import INSIDE, OUTSIDE, THIS_MACHINE, Plan, Step
 from ctrt.runtime.planner.namespaces import (
     can_set_groups,
+    clocks_set,
     clone_needs,
     flags_of,
     id_maps,
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
 
     Extents = tuple[tuple[int, int, int], ...]
 
+_SIGKILL = 9
 _NO_SUID_DEV_EXEC = k.MOUNT_ATTR_NOSUID | k.MOUNT_ATTR_NODEV | k.MOUNT_ATTR_NOEXEC
 
 
@@ -33,10 +36,18 @@ def unshare(
     fork: bool = False,
     uid_map: Extents = (),
     gid_map: Extents = (),
+    becomes_mapped: bool = True,
     deny_setgroups: bool = False,
     propagation: str = "private",
+    root: str | None = None,
     mount_proc: str | None = None,
     directory: str | None = None,
+    user: int = -1,
+    group: int = -1,
+    keeps_capabilities: bool = False,
+    clocks: tuple[tuple[str, int, int], ...] = (),
+    kept: tuple[tuple[str, str], ...] = (),
+    death_signal: int = _SIGKILL,
     die_with_parent: bool = True,
     trace: bool = False,
 ) -> Plan:
@@ -44,8 +55,14 @@ def unshare(
 
     `kinds` are namespace types as the OCI specification names them. Without `fork` the program
     itself stays in the old pid and time namespaces, and its children are in the new ones: that
-    is what unshare(2) does. `uid_map` and `gid_map` are tuples of (inside, outside, count).
+    is what unshare(2) does. `uid_map` and `gid_map` are tuples of (inside, outside, count), and
+    with `becomes_mapped` the program is the first id of each. `user` and `group` are who it becomes
+    at last (-1: who it is), `clocks` are (clock, seconds, nanoseconds) of a new time
+    namespace, and `kept` (kind, path) of namespaces that are bound to files.
     """
+    # Clocks can be set only before a process is in the time namespace.
+    late = ("time",) if clocks else ()
+    kinds = tuple(kind for kind in kinds if kind not in late)
     flags = flags_of(kinds)
     steps = []
     if fork or not flags & (k.CLONE_NEWPID | k.CLONE_NEWTIME):
@@ -70,11 +87,14 @@ def unshare(
                 needs=clone_needs(kinds),
             )
         )
-    if uid_map or gid_map:
+    if uid_map or gid_map or deny_setgroups:
         steps.append(id_maps(uid_map, gid_map, host, deny_setgroups=deny_setgroups))
+    if clocks:
+        steps.append(clocks_set(clocks))
+    if uid_map or gid_map:
         # Credentials are taken anew, so that the ids inside are the mapped ones from the start.
         groups: tuple[int, ...] | None = () if maps_many(gid_map) and can_set_groups(host) else None
-        if uid_map and gid_map:
+        if uid_map and gid_map and becomes_mapped:
             steps.append(
                 Step(
                     "become the mapped user",
@@ -95,6 +115,28 @@ def unshare(
                 source="mount_namespaces(7)",
             )
         )
+    for kind, path in kept:
+        steps.append(
+            Step(
+                f"keep {kind}",
+                OUTSIDE,
+                [("keep_namespace", kind, path)],
+                why="a mount of the namespace's file keeps it when its last process has gone",
+                source="unshare(1); namespaces(7)",
+                needs="CAP_SYS_ADMIN here, and a file on a mount that is not shared",
+            )
+        )
+    if root is not None:
+        steps.append(
+            Step(
+                "root",
+                INSIDE,
+                [("open_directory", root, "root"), ("change_root",)],
+                why="--root",
+                source="unshare(1), chroot(2)",
+                needs="CAP_SYS_CHROOT",
+            )
+        )
     if mount_proc is not None:
         steps.append(
             Step(
@@ -113,9 +155,26 @@ def unshare(
         steps.append(
             Step("directory", INSIDE, [("chdir", directory)], why="--wd", source="unshare(1)")
         )
+    if user >= 0 or group >= 0 or keeps_capabilities:
+        everything = (1 << len(capabilities.NAMES)) - 1
+        steps.append(
+            Step(
+                "ids",
+                INSIDE,
+                [
+                    ("capabilities", user, group, () if group >= 0 else None, *[everything] * 4)
+                    if keeps_capabilities
+                    else ("become", user, group, () if group >= 0 else None)
+                ],
+                why="who the program is inside"
+                + (", with ambient capabilities, which execve keeps" if keeps_capabilities else ""),
+                source="unshare(1), " + ("capabilities(7)" if keeps_capabilities else "setuid(2)"),
+                needs="mapped ids, and for a group a user namespace with setgroups(2)",
+            )
+        )
     calls: list[tuple[Any, ...]] = [("own_descriptors",), ("stdio",), ("session",), ("signals",)]
     if die_with_parent:
-        calls.append(("die_with_parent",))
+        calls.append(("die_with_parent", *(() if death_signal == _SIGKILL else (death_signal,))))
     if trace:
         calls.append(("trace",))
     calls += [("umask", 0o022), ("exec", arguments, environment)]
@@ -128,7 +187,7 @@ def unshare(
             source="execve(2)",
         )
     )
-    return Plan(steps)
+    return Plan(steps, subject=root or THIS_MACHINE)
 
 
 def with_rights(
