@@ -22,6 +22,11 @@ if TYPE_CHECKING:
     from ctrt.engine.container import Container
 
 GRACE_SECONDS = 0.5
+GAP_SECONDS = 0.05
+"""What a program prints in so short a time goes in one message."""
+BYTES_PER_SECOND = 16 << 20
+BURST_BYTES = 8 << 20
+"""How fast output without end is read, after so much that is read as fast as it comes."""
 
 
 class Wishes:
@@ -118,21 +123,69 @@ def carry_out(shell: InteractiveShell, engine: Engine, prepared: Prepared, wishe
             container.close()
     for sink in sinks.values():
         sink.write(b"", final=True)
+    here.flush()
     kept = {name: sink.text() for name, sink in sinks.items() if name in wishes.keep}
     return Ended(status, interrupts.count > 0, kept)
+
+
+class Pace:
+    """How fast output may go on to the frontend.
+
+    The messages of a kernel that nobody takes in time are dropped when there are a thousand
+    (ZMQ_SNDHWM, zmq_setsockopt(3)), the one that says that the cell has ended among them. So what comes
+    quickly is joined, and who prints without end is read more slowly, and so waits.
+    """
+
+    def __init__(self) -> None:
+        self._next = 0.0
+        self._due = 0.0
+
+    def is_due(self) -> bool:
+        """Whether a message may be sent now; the next one may be a moment later."""
+        now = time.monotonic()
+        if now < self._next:
+            return False
+        self._next = now + GAP_SECONDS
+        return True
+
+    def slow_down(self, size: int) -> None:
+        """Wait as long as so many more bytes take."""
+        now = time.monotonic()
+        self._due = max(self._due, now - BURST_BYTES / BYTES_PER_SECOND) + size / BYTES_PER_SECOND
+        if self._due > now:
+            time.sleep(self._due - now)
 
 
 class Here:
     """The cell that runs now, as a place for output."""
 
+    def __init__(self) -> None:
+        self._pace = Pace()
+        self._waits = ""
+
     def stream(self, name: str, text: str) -> None:
         """Write to "stdout" or "stderr"."""
+        if self._waits not in ("", name):
+            self.flush()
         stream = getattr(sys, name)
         stream.write(text)
-        stream.flush()
+        # A kernel's stream sends by itself what stays in it; another would keep it.
+        if self._pace.is_due() or not hasattr(stream, "flush_interval"):
+            stream.flush()
+            self._waits = ""
+        else:
+            self._waits = name
+        self._pace.slow_down(len(text))
+
+    def flush(self) -> None:
+        """Send what was written."""
+        if self._waits:
+            getattr(sys, self._waits).flush()
+            self._waits = ""
 
     def display(self, bundle: dict[str, Any]) -> None:
         """Display something in its forms."""
+        self.flush()
         display(bundle, raw=True)
 
 
@@ -144,22 +197,60 @@ class Elsewhere(Here):
     """
 
     def __init__(self, shell: InteractiveShell) -> None:
+        super().__init__()
         self._kernel: Any = getattr(shell, "kernel", None)
+        self._held: list[str] = []
+        self._lock = threading.RLock()
+        self._scheduled = False
         if self._kernel is not None:
             self._parent = self._kernel.get_parent("shell")
+
+    def is_here(self) -> bool:
+        """Whether that cell still is the one that runs."""
+        return self._kernel is not None and bool(self._kernel.get_parent("shell") == self._parent)
 
     def stream(self, name: str, text: str) -> None:
         """Write to "stdout" or "stderr"."""
         if self._kernel is None:
             super().stream(name, text)
-        else:
-            self._send("stream", {"name": name, "text": text}, f"stream.{name}")
+            return
+        with self._lock:
+            if self._waits not in ("", name):
+                self.flush()
+            self._waits = name
+            self._held.append(text)
+            if self._pace.is_due():
+                self.flush()
+            elif not self._scheduled:
+                self._scheduled = True
+                thread = self._kernel.iopub_thread
+                thread.schedule(lambda: thread.io_loop.call_later(GAP_SECONDS, self._later))
+        self._pace.slow_down(len(text))
+
+    def _later(self) -> None:
+        with self._lock:
+            self._scheduled = False
+            self.flush()
+
+    def flush(self) -> None:
+        """Send what was written."""
+        if self._kernel is None:
+            super().flush()
+            return
+        with self._lock:
+            if self._held:
+                name, text = self._waits, "".join(self._held)
+                self._held.clear()
+                self._waits = ""
+                self._send("stream", {"name": name, "text": text}, f"stream.{name}")
 
     def display(self, bundle: dict[str, Any]) -> None:
         """Display something in its forms."""
         if self._kernel is None:
             super().display(bundle)
-        else:
+            return
+        with self._lock:
+            self.flush()
             content = {"data": bundle, "metadata": {}, "transient": {}}
             self._send("display_data", content, "display_data")
 
