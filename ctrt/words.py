@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
 
 def plural(count: int, word: str) -> str:
     """ "1 mount", "2 mounts"."""  # noqa: D210
@@ -37,6 +41,13 @@ def since(stamp: str | None) -> str:
         if seconds // size < limit:
             return f"{plural(seconds // size, word)} ago"
     return ""
+
+
+def one_line(command: Sequence[str], most: int = 60) -> str:
+    """A command for a table: its first line, cut after so many characters."""
+    text = " ".join(command).strip()
+    line = text.split("\n", 1)[0]
+    return f"{line[: most - 1].rstrip()}…" if line != text or len(line) > most else line
 
 
 def visible(text: str) -> str:

@@ -31,6 +31,9 @@ def main(words: list[str] | None = None) -> int:
         except CtrtError as error:
             print(f"ctrt: {error}", file=sys.stderr)
             return error.status
+    if arguments[:1] == ["help"] and arguments[1:] and arguments[1] in _tables():
+        print(_tables()[arguments[1]].help())
+        return 0
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(_help())
         return 0 if arguments else 125
@@ -62,14 +65,10 @@ def _tables() -> dict[str, Table]:
 
 
 def _help() -> str:
-    lines = [
-        "usage: ctrt [--root DIR] VERB [options] ...",
-        "",
-        "Linux containers you can see.",
-        "",
-        "verbs:",
-    ]
-    lines += [f"  {verb:10}{table.summary}" for verb, table in _tables().items()]
+    from ctrt.engine.verbs import overview
+
+    lines = ["usage: ctrt [--root DIR] VERB [options] ...", "", "Linux containers you can see."]
+    lines += overview(_tables())
     lines += [
         "",
         "--root names the directory of another store than the usual one (as CTRT_ROOT does).",

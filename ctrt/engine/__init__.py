@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 __all__ = ["Engine", "Prepared", "default_engine", "default_root", "pull", "run"]
 
 _ADJECTIVES = "amber brave calm clear early fresh gentle keen lucid merry noble quick quiet swift"
+_GRACE_SECONDS = 0.5
 _NOUNS = "anchor beacon canal crane dock ferry gull harbor jetty lagoon pier quay reef sloop tide"
 
 
@@ -499,18 +500,23 @@ class Engine:
         return Found(name, int(state["pid"]), config, state["cgroup"])
 
     def stop(self, name: str, pid: int, seconds: float) -> None:
-        """End a running container: SIGTERM, and SIGKILL after that many seconds."""
+        """End a running container: SIGTERM, and SIGKILL after that many seconds.
+
+        A first process without a handler never sees SIGTERM: then waiting helps nobody.
+        """
         import errno
         import select
         import signal
 
-        from ctrt.linux import calls
+        from ctrt.linux import calls, processes
 
         try:
             pidfd = calls.pidfd_open(pid)
         except OSError:
             return  # it has ended by itself
         try:
+            if processes.is_dropped(pid, signal.SIGTERM):
+                seconds = min(seconds, _GRACE_SECONDS)
             calls.pidfd_send_signal(pidfd, signal.SIGTERM)
             if not select.select([pidfd], [], [], seconds)[0]:
                 calls.pidfd_send_signal(pidfd, signal.SIGKILL)

@@ -234,3 +234,22 @@ def _printable(name: str) -> str:
     if name.isprintable():
         return name
     return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in name)
+
+
+def is_dropped(pid: int, number: int) -> bool:
+    """Whether a signal would end this process, were it not the first of its pid namespace.
+
+    The kernel drops signals that such a process has no handler for (pid_namespaces(7)), so
+    `sleep` in a container could not be interrupted at all.
+    """
+    fields = {}
+    try:
+        with open(f"/proc/{pid}/status") as file:
+            for line in file:
+                name, _, value = line.partition(":")
+                fields[name] = value.split()
+        handled = int(fields["SigCgt"][0], 16) | int(fields["SigIgn"][0], 16)
+    except OSError:
+        return False
+    within = fields["NSpid"]
+    return len(within) > 1 and within[-1] == "1" and not handled >> (number - 1) & 1

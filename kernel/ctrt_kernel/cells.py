@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any, Self
 
 from IPython.display import display
 
+from ctrt.linux import processes
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from types import FrameType
@@ -132,8 +134,8 @@ class Pace:
     """How fast output may go on to the frontend.
 
     The messages of a kernel that nobody takes in time are dropped when there are a thousand
-    (ZMQ_SNDHWM, zmq_setsockopt(3)), the one that says that the cell has ended among them. So what comes
-    quickly is joined, and who prints without end is read more slowly, and so waits.
+    (ZMQ_SNDHWM, zmq_setsockopt(3)), the one that says that the cell has ended among them. So what
+    comes quickly is joined, and who prints without end is read more slowly, and so waits.
     """
 
     def __init__(self) -> None:
@@ -371,7 +373,7 @@ class Interrupts:
         if self.count > 1:
             container.signal(int(signal.SIGKILL))
             return
-        defaults = is_dropped(container.pid, signal.SIGINT)
+        defaults = processes.is_dropped(container.pid, signal.SIGINT)
         container.signal(int(signal.SIGINT))
         if defaults:
             self._timer = threading.Timer(GRACE_SECONDS, self._kill)
@@ -407,22 +409,3 @@ def _after_a_moment(handler: Callable[[int, FrameType | None], Any]) -> Callable
             handler(number, frame)
 
     return handle
-
-
-def is_dropped(pid: int, number: int) -> bool:
-    """Whether a signal would end this process, were it not the first of its pid namespace.
-
-    The kernel drops signals that such a process has no handler for (pid_namespaces(7)), so
-    `sleep` in a container could not be interrupted at all.
-    """
-    fields = {}
-    try:
-        with open(f"/proc/{pid}/status") as file:
-            for line in file:
-                name, _, value = line.partition(":")
-                fields[name] = value.split()
-        handled = int(fields["SigCgt"][0], 16) | int(fields["SigIgn"][0], 16)
-    except OSError:
-        return False
-    within = fields["NSpid"]
-    return len(within) > 1 and within[-1] == "1" and not handled >> (number - 1) & 1

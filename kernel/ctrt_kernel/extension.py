@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import atexit
 import difflib
-import shlex
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from IPython.core.getipython import get_ipython
+from IPython.core.inputtransformer2 import make_tokens_by_line
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from IPython.core.interactiveshell import InteractiveShell
 
 _CELLS = ("caps", "container", "image", "unshare")
+_ALL = (*_CELLS, "ctrt")
 
 
 def load_ipython_extension(shell: InteractiveShell) -> None:
@@ -63,7 +66,7 @@ def without_body(lines: list[str]) -> list[str]:
     `%%container IMAGE ls` says all there is to say, but IPython answers it with a UsageError.
     """
     filled = [line for line in lines if line.strip()]
-    if len(filled) == 1 and _cell_magic(filled[0]) in _CELLS:
+    if len(filled) == 1 and _cell_magic(filled[0]) in _ALL:
         return [filled[0][1:]]
     return lines
 
@@ -74,18 +77,35 @@ def _cell_magic(line: str) -> str:
 
 
 def mistyped(lines: list[str]) -> list[str]:
-    """Make a cell magic that is almost one of ours an error.
+    """Make a magic that is almost one of ours an error.
 
     IPython prints that there is none and goes on, which tests of notebooks take for success.
     """
-    name = _cell_magic(lines[0]) if lines else ""
     shell = get_ipython()
-    if not name.isidentifier() or shell is None or shell.find_cell_magic(name) is not None:
+    if shell is None or not lines:
         return lines
-    near = difflib.get_close_matches(name, _CELLS, 1, 0.75)
-    if not near:
+    if lines[0].startswith("%%"):
+        better = _better(_cell_magic(lines[0]), "%%", shell.find_cell_magic)
+        return [better] if better else lines
+    found = {
+        number: better
+        for number, line in enumerate(lines)
+        if line.startswith("%")
+        and (better := _better(line[1:].split(" ", 1)[0].strip(), "%", shell.find_magic))
+    }
+    if not found:
         return lines
-    return [f"%ctrt there-is-no-magic {shlex.quote(name)} {near[0]}\n"]
+    # Not those in the middle of a string or of brackets.
+    begins = {tokens[0].start[0] - 1 for tokens in make_tokens_by_line(lines) if tokens}
+    return [found[n] if n in found and n in begins else line for n, line in enumerate(lines)]
+
+
+def _better(name: str, sign: str, find: Callable[[str], Any]) -> str:
+    """The line that says which magic of ours was meant; "" if none was."""
+    if not name.isidentifier() or find(name) is not None:
+        return ""
+    near = difflib.get_close_matches(name, _ALL, 1, 0.75)
+    return f"%ctrt there-is-no-magic {sign}{name} {sign}{near[0]}\n" if near else ""
 
 
 def close() -> None:

@@ -14,6 +14,7 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from ctrt.engine.container import ContainerError
+from ctrt.linux import processes
 from ctrt_kernel import cells
 
 if TYPE_CHECKING:
@@ -100,7 +101,7 @@ class Job:
         """End it: SIGTERM, and SIGKILL after that many seconds; the exit status."""
         if self._status is None:
             self._stopped = True
-            dropped = cells.is_dropped(self.pid, signal.SIGTERM)
+            dropped = processes.is_dropped(self.pid, signal.SIGTERM)
             self.signal(signal.SIGTERM)
             self.wait(min(seconds, cells.GRACE_SECONDS) if dropped else seconds)
         if self._status is None:

@@ -13,12 +13,12 @@ import sys
 import threading
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from IPython.core.magic import Magics, line_cell_magic, line_magic, magics_class
+from IPython.core.magic import Magics, line_cell_magic, magics_class
 
 from ctrt.engine import default_engine, rights
 from ctrt.engine.container import ContainerError
 from ctrt.engine.options import split_root
-from ctrt.engine.verbs import VERBS, Flow, Text
+from ctrt.engine.verbs import VERBS, Flow, Text, overview
 from ctrt.errors import CtrtError
 from ctrt_kernel import building, cells, jobs, rich, words
 from ctrt_kernel.files import KEPT_SCRIPT_PATH, SCRIPT_PATH, Files
@@ -38,6 +38,9 @@ _ARGUMENT_BYTES = 131_071
 """An argument of a program has at most this many bytes (execve(2), MAX_ARG_STRLEN)."""
 
 _STREAMS = (("stdout", "out"), ("stdout", "json"), ("stderr", "err"))
+_CELLS = {"run": "container", "unshare": "unshare"}
+"""The verbs that are magics of their own, by how these are called."""
+
 _servers: dict[int, Any] = {}
 _servers_lock = threading.Lock()
 
@@ -313,21 +316,27 @@ class CtrtMagics(Magics):
                 files,
             )
 
-    @line_magic
+    @line_cell_magic
     @_one_line
-    def ctrt(self, line: str) -> Any:
+    def ctrt(self, line: str, cell: str | None = None) -> Any:
         """Do what the command line does."""
         root, given = split_root(words.split("ctrt", line))
         verb, *rest = given or ["--help"]
         if verb == "there-is-no-magic":  # of extension.mistyped
-            raise CtrtError(f"there is no cell magic %%{rest[0]}; did you mean %%{rest[1]}?")
+            raise CtrtError(f"there is no magic {rest[0]}; did you mean {rest[1]}?")
+        if verb == "help" and rest:
+            verb, rest = rest[0], ["--help"]
         if verb in ("-h", "--help", "help"):
             return Text(_umbrella_help())
-        if verb in ("run", "unshare"):
-            magic = "container" if verb == "run" else verb
-            table = words.CONTAINER if verb == "run" else words.IN_NAMESPACES
+        if verb in _CELLS:
+            if root:
+                raise CtrtError(f"ctrt {verb}: in a notebook CTRT_ROOT says where the store is")
+            magic = getattr(self, _CELLS[verb])
+            return magic(shlex.join(rest), cell)
+        if cell is not None:
             raise CtrtError(
-                f"ctrt {verb} in a notebook is the cell magic %%{magic} [options] {table.operands}"
+                f"ctrt {verb} takes no cell; cells are of %%container, %%unshare, %%caps and "
+                "%%image"
             )
         if verb == "exec":
             return self._exec(_engine(root), rest)
@@ -439,12 +448,13 @@ def _hint(word: str, known: Sequence[str]) -> str:
 
 
 def _umbrella_help() -> str:
-    lines = ["usage: %ctrt [--root DIR] VERB [options] ...", "", "verbs:"]
-    lines += [f"  {name:10}{table.summary}" for name, table in words.VERB_TABLES.items()]
+    own = {"run": words.CONTAINER, "unshare": words.IN_NAMESPACES}
+    lines = ["usage: %ctrt [--root DIR] VERB [options] ..."]
+    lines += overview({**own, **words.VERB_TABLES})
     lines += [
         "",
-        "%ctrt VERB --help tells the options of a verb. Containers run in cells of their own:",
-        "see %%container --help and %%unshare --help.",
+        "%ctrt VERB --help tells the options of a verb. Cells run by magics of their own: see",
+        "%%container --help, %%unshare --help, %%caps --help and %%image --help.",
     ]
     return "\n".join(lines)
 

@@ -129,6 +129,7 @@ class Panel:
 def world() -> dict[str, Any]:
     """What there is now, as JSON."""
     from ctrt.oci.reference import parse
+    from ctrt.words import one_line
     from ctrt_kernel import jobs
 
     engine = default_engine()
@@ -138,7 +139,7 @@ def world() -> dict[str, Any]:
             {
                 "name": state["name"],
                 "image": parse(state["image"]).familiar(),
-                "command": " ".join(state["command"]),
+                "command": one_line(state["command"], 200),
                 "pid": int(state["pid"]),
                 "output": state["name"] in kept or bool(state.get("record")),
             }
@@ -175,19 +176,14 @@ def _picture(words: tuple[str, ...]) -> dict[str, Any]:
 
 
 def _stop(name: str, _send: Callable[[dict[str, Any]], None]) -> str:
-    import signal
-
-    from ctrt_kernel import cells, jobs
+    from ctrt_kernel import jobs
 
     for job in jobs.running():
         if name in (job.name, f"process {job.pid}"):
             job.stop()
             return name
     engine = default_engine()
-    pid = engine.pid_of(name)
-    # A first process without a handler never sees SIGTERM: waiting for it helps nobody.
-    dropped = cells.is_dropped(pid, signal.SIGTERM)
-    engine.stop(name, pid, cells.GRACE_SECONDS if dropped else 10.0)
+    engine.stop(name, engine.pid_of(name), 10.0)
     return name
 
 

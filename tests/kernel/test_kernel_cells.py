@@ -125,10 +125,41 @@ def test_detached_and_stopped(kernel: Kernel) -> None:
     assert name not in kernel.good("%ctrt ps").result["text/plain"]
 
 
+def test_a_first_process_that_knows_no_sigterm_is_not_waited_for(kernel: Kernel) -> None:
+    kernel.good(f"%%container -d --name deaf {IMAGE}\nwhile :; do sleep 1; done")
+    listed = kernel.good("%ctrt ps").result["text/plain"]
+    assert "deaf  localhost/test/shell  /bin/sh -c while :; do sleep 1; done" in listed
+    start = time.monotonic()
+    kernel.good("%ctrt stop deaf")
+    assert time.monotonic() < start + 5
+
+
+def test_a_command_of_many_lines_is_one_in_a_table(kernel: Kernel) -> None:
+    kernel.good(f"%%container -d --name many {IMAGE}\nsleep 100\nprintf '\\033[31m'\n")
+    for verb in ("ps", "top many"):
+        lines = kernel.good(f"%ctrt {verb}").result["text/plain"].splitlines()
+        assert sum("/bin/sh -c sleep 100…" in line for line in lines) == 1
+    kernel.good("%ctrt rm --force many")
+
+
 @pytest.mark.parametrize("line", ["%%container", "%%unshare", "%caps", "%ctrt", "%ctrt graph"])
 def test_help(kernel: Kernel, line: str) -> None:
     text = kernel.good(f"{line} --help\n").result["text/plain"]
     assert text.startswith(f"usage: {line} ")
+
+
+def test_help_of_a_verb_in_either_order(kernel: Kernel) -> None:
+    for verb, usage in {"ps": "%ctrt ps", "run": "%%container", "exec": "%ctrt exec"}.items():
+        text = kernel.good(f"%ctrt help {verb}").result["text/plain"]
+        assert text.startswith(f"usage: {usage} ")
+        assert kernel.good(f"%ctrt {verb} --help").result["text/plain"] == text
+
+
+def test_run_and_unshare_as_verbs_are_the_magics(kernel: Kernel) -> None:
+    run = f"%ctrt run {IMAGE} sh -c 'echo \"a  b\"'"
+    assert kernel.good(run).stream("stdout") == "a  b\n"
+    assert kernel.good(f"%%ctrt run {IMAGE}\necho $$").stream("stdout") == "1\n"
+    assert kernel.good("%ctrt unshare -Ur id -u").stream("stdout") == "0\n"
 
 
 def test_question_mark_shows_the_same_help(kernel: Kernel) -> None:

@@ -39,12 +39,15 @@ MISTAKES = {
     ),
     "%ctrt imags": "ctrt: there is no verb 'imags'; did you mean images?",
     "%ctrt xyzzy": "ctrt: there is no verb 'xyzzy'; see %ctrt --help",
-    "%ctrt run busybox": (
-        "ctrt run in a notebook is the cell magic %%container [options] IMAGE [COMMAND [ARG...]]"
+    "%ctrt run": "container: expected IMAGE [COMMAND [ARG...]]; see %%container --help",
+    "%%ctrt ps\ntrue": (
+        "ctrt ps takes no cell; cells are of %%container, %%unshare, %%caps and %%image"
     ),
-    "%ctrt unshare": (
-        "ctrt unshare in a notebook is the cell magic %%unshare [options] [PROGRAM [ARG...]]"
+    "%ctrt --root /nowhere run busybox": (
+        "ctrt run: in a notebook CTRT_ROOT says where the store is"
     ),
+    "%ctr ps": "there is no magic %ctr; did you mean %ctrt?",
+    "x = 1\n%unshar -r id": "there is no magic %unshar; did you mean %unshare?",
     "%caps no-such-container": (
         "there is no running container 'no-such-container'; none is running"
     ),

@@ -97,17 +97,25 @@ def test_a_mistake_is_an_error_that_tests_can_see(kernel: Kernel, cell: str) -> 
 
 @pytest.mark.parametrize(
     ("typed", "meant"),
-    [("contianer", "container"), ("imgae", "image"), ("unhsare", "unshare"), ("cpas", "caps")],
+    [
+        *(("contianer", "container"), ("imgae", "image"), ("unhsare", "unshare")),
+        *(("cpas", "caps"), ("crtt", "ctrt")),
+    ],
 )
 def test_a_mistyped_magic_is_one_too(kernel: Kernel, typed: str, meant: str) -> None:
     assert kernel.bad(f"%%{typed} {IMAGE}\necho 'body'") == (
-        f"CtrtError: there is no cell magic %%{typed}; did you mean %%{meant}?"
+        f"CtrtError: there is no magic %%{typed}; did you mean %%{meant}?"
     )
 
 
 def test_another_s_magic_is_left_alone(kernel: Kernel) -> None:
     assert kernel.good("%%bash\necho other").stream("stdout") == "other\n"
     assert "not found" in kernel.run("%%somethingelse\nx").stream("stderr")
+    assert "not found" in kernel.run("%somethingelse").stream("stderr")
+    assert kernel.good("%time x = 1\nprint(x)").stream("stdout").endswith("1\n")
+    text = '"""\n%cap\n"""'
+    assert kernel.good(text).result["text/plain"] == repr("\n%cap\n")
+    assert kernel.good("cap = 4\n(7\n%cap)").result["text/plain"] == "3"
 
 
 def test_background_output_stays_in_its_cell(kernel: Kernel) -> None:

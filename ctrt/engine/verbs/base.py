@@ -27,6 +27,7 @@ class Listing:
 
     def __init__(self, headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         self.headings = tuple(headings)
+        # What an image or a program says of itself must not steer the terminal.
         self.rows = tuple(tuple(map(visible, row)) for row in rows)
 
     def __str__(self) -> str:

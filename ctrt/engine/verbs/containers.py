@@ -5,6 +5,7 @@ from __future__ import annotations
 from ctrt.engine.options import Option, Table
 from ctrt.engine.verbs.base import MANY, NONE, Listing, Text, Verb
 from ctrt.errors import CtrtError
+from ctrt.words import one_line
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ def _ps(engine: Engine, values: Values, _report: Report) -> Listing:
 
 
 def _about(state: dict[str, Any]) -> tuple[str, str, str]:
-    return state["name"], _familiar(state["image"]), " ".join(state["command"])
+    return state["name"], _familiar(state["image"]), one_line(state["command"])
 
 
 def _stop(engine: Engine, values: Values, _report: Report) -> Text:

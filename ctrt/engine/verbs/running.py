@@ -180,7 +180,7 @@ def _inside(engine: Engine, word: str) -> Listing:
     from ctrt.engine.config import RunningFiles
     from ctrt.engine.targets import target_of
     from ctrt.linux import processes
-    from ctrt.words import visible
+    from ctrt.words import one_line
 
     pid = target_of(engine, word).pid
     try:
@@ -212,7 +212,7 @@ def _inside(engine: Engine, word: str) -> Listing:
                 str(number),
                 _user(status.uids[1], id_map, users),
                 _rights(status),
-                visible(" ".join(command)) or f"[{status.name}]",
+                one_line(command) or f"[{status.name}]",
             )
         )
     return Listing(("PID", "OUTSIDE", "USER", "CAPABILITIES", "COMMAND"), rows)
