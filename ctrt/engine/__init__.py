@@ -226,15 +226,31 @@ class Engine:
             return found
         if when == "never":
             raise CtrtError(
-                f"there is no image {reference} in the store; pull it with: ctrt pull {reference}"
+                f"there is no image {reference} in the store; "
+                + (self._almost(reference) or f"pull it with: ctrt pull {reference}")
             )
         from ctrt.images.pull import pull
         from ctrt.images.transports import Options
 
         options = Options(insecure=bool(plain_http))
-        return pull(
-            self.store, reference, progress=progress, options=options, unpacker=self.unpacker()
-        )
+        try:
+            return pull(
+                self.store, reference, progress=progress, options=options, unpacker=self.unpacker()
+            )
+        except CtrtError as error:
+            if not (meant := self._almost(reference)):
+                raise
+            raise CtrtError(f"{error}; {meant}", status=error.status) from None
+
+    def _almost(self, reference: str) -> str:
+        """The question whether an image of the store was meant by a name that is almost its."""
+        import difflib
+
+        from ctrt.oci.reference import parse
+
+        names = {parse(image.reference).familiar() for image in self.store.images()}
+        near = difflib.get_close_matches(reference, sorted(names - {reference}), 1, 0.8)
+        return f"did you mean {near[0]}, which is in the store?" if near else ""
 
     def _spawn(self, arguments: list[str]) -> int:
         """Run a program of ours as root of the user namespace that containers get."""

@@ -31,6 +31,8 @@ _CELLS = {
 }
 _PROGRAMS = ("caps", "container", "unshare")
 """The magics whose line ends with a command, which has words of its own."""
+_OF_HOST = ("--context", "--root", "--wd")
+"""Options whose directory is one of this machine."""
 _BEFORE_COMMANDS = ("|", "||", "&&", ";", "&", "(", "{", "do", "then", "else", "if", "while", "!")
 
 
@@ -127,19 +129,21 @@ def _table(line: list[str]) -> Table | None:
         return None
     magic = line[0].lstrip("%")
     if magic == "ctrt":
-        return words.VERB_TABLES.get(line[1]) if len(line) > 1 else None
+        return words.ALL_VERBS.get(line[1]) if len(line) > 1 else None
     return words.CAPABILITIES if line[0] == "%caps" else _CELLS.get(magic)
 
 
 def _known(before: list[str], token: str) -> Iterator[_Word]:
     """What can follow these words of a line."""
-    if before[:1] == ["%ctrt"] and len(before) == 1:
-        yield from (_Word(verb, "verb") for verb in words.VERB_TABLES)
+    if before in (["%ctrt"], ["%ctrt", "help"]):
+        yield from (_Word(verb, "verb") for verb in words.ALL_VERBS)
         return
     table = _table(before)
     if table is None:
         return
-    program = table is not words.CAPABILITIES and before[0].lstrip("%") in _PROGRAMS
+    program = table is not words.CAPABILITIES and (
+        before[0].lstrip("%") in _PROGRAMS or table in (words.CONTAINER, words.IN_NAMESPACES)
+    )
     rest = before[2:] if before[0] == "%ctrt" else before[1:]
     waiting, operands = _read(table, rest)
     name, equals, value = token.partition("=")
@@ -154,7 +158,9 @@ def _known(before: list[str], token: str) -> Iterator[_Word]:
         return
     if program and operands:
         if len(operands) >= 1 and table is words.CONTAINER:
-            yield from _programs(contents.of(operands[0]), token, first=len(operands) == 1)
+            yield from _programs(
+                contents.of(_expanded(operands[0])), token, first=len(operands) == 1
+            )
         return
     for option in table.options:
         for name in option.names:
@@ -192,7 +198,11 @@ def _values(option: Option, token: str) -> Iterator[_Word]:
         shell: Any = get_ipython()
         names = [name for name in shell.user_ns if not name.startswith("_")] if shell else []
         yield from (_Word(name, "variable") for name in sorted(names))
-    elif option.metavar in ("FILE", "DIR:OPTIONS") or option.metavar.startswith("SOURCE"):
+    elif (
+        option.metavar in ("FILE", "DIR:OPTIONS")
+        or option.metavar.startswith("SOURCE")
+        or option.names[-1] in _OF_HOST
+    ):
         yield from _host_paths(token)
 
 
@@ -217,11 +227,32 @@ def _operands(table: Table, token: str) -> Iterator[_Word]:
 
 
 def _image(line: list[str]) -> contents.Contents | None:
-    """The contents of the image that a cell's first line names."""
+    """The contents of the image that a cell's first line names, or of its container's."""
     if not line or line[0] != "%%container":
         return None
+    if name := _container_of(line):
+        from ctrt.engine import default_engine
+
+        images = {state["name"]: state["image"] for state in default_engine().states()}
+        return contents.of(images[name]) if name in images else None
     _, operands = _read(words.CONTAINER, line[1:])
-    return contents.of(operands[0]) if operands else None
+    return contents.of(_expanded(operands[0])) if operands else None
+
+
+def _expanded(word: str) -> str:
+    """A word with the variables of Python in it filled in, as it will be for the magic."""
+    shell: Any = get_ipython()
+    return str(shell.var_expand(word)) if shell and ("$" in word or "{" in word) else word
+
+
+def _container_of(line: list[str]) -> str:
+    """The running container that a cell's first line names by --in; "" if there is none."""
+    for word, following in zip(line, [*line[1:], ""], strict=True):
+        if word == "--in":
+            return following
+        if word.startswith("--in="):
+            return word[5:]
+    return ""
 
 
 def _in_script(cell: str, before: list[str], token: str) -> Iterator[_Word]:
@@ -231,7 +262,7 @@ def _in_script(cell: str, before: list[str], token: str) -> Iterator[_Word]:
     image = _image(line)
     if image is None or body.startswith("#!"):
         return
-    if len(_read(words.CONTAINER, line[1:])[1]) > 1:
+    if len(_read(words.CONTAINER, line[1:])[1]) > (0 if _container_of(line) else 1):
         return  # the body is a program's input
     at_command = not before or before[-1] in _BEFORE_COMMANDS or before[-1].endswith(";")
     yield from _programs(image, token, first=at_command)

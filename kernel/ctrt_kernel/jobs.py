@@ -124,10 +124,14 @@ class Job:
         return f"{self.what}, in the background: .wait(), .stop(), .text(), .status"
 
     def _repr_html_(self) -> str:
-        state = "runs" if self._status is None else f"ended with status {self._status}"
+        # The cell that started it shows the same each time, however short the program is.
+        if self._status is None or self._place.is_here():
+            state = "runs in the background"
+        else:
+            state = f"ended with status {self._status}"
         name = f" as <b>{html.escape(self.name)}</b>" if self._named else ""
         return (
-            f"<div><code>{html.escape(self.what)}</code> {state} in the background{name}; "
+            f"<div><code>{html.escape(self.what)}</code> {state}{name}; "
             "<code>.wait()</code> <code>.stop()</code> <code>.text()</code> "
             "<code>.status</code></div>"
         )

@@ -6,8 +6,10 @@ goes wrong is an exception that a notebook shows as one line, and that its tests
 
 from __future__ import annotations
 
+import builtins
 import functools
 import os
+import re
 import shlex
 import sys
 import threading
@@ -26,7 +28,7 @@ from ctrt_kernel.jobs import Job
 from ctrt_kernel.progress import Bar
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from IPython.core.interactiveshell import InteractiveShell
 
@@ -92,6 +94,7 @@ class CtrtMagics(Magics):
             return self._keep(values, cell)
         engine = _engine()
         image, *command = values.operands
+        _must_be_expanded(image, line, self.shell.user_ns)
         body = None if cell is None else cell.encode(errors="surrogateescape")
         is_input = bool(command) or values.entrypoint is not None
         if values.step:
@@ -341,7 +344,7 @@ class CtrtMagics(Magics):
         if verb == "exec":
             return self._exec(_engine(root), rest)
         if verb not in VERBS:
-            known = list(words.VERB_TABLES)
+            known = list(words.ALL_VERBS)
             raise CtrtError(f"ctrt: there is no verb {verb!r}; {_hint(verb, known)}")
         if "--help" in rest:
             return Text(words.VERB_TABLES[verb].help())
@@ -422,6 +425,19 @@ def _script(files: Files, body: bytes, path: str | None = SCRIPT_PATH) -> list[s
     return ["/bin/sh", "-c", body.decode(errors="surrogateescape")]
 
 
+def _must_be_expanded(image: str, line: str, variables: Mapping[str, Any]) -> None:
+    """Raise CtrtError if the image is still a variable's name: IPython expands all or nothing."""
+    if "$" not in image and "{" not in image:
+        return
+    named = re.findall(r"(?<!\$)\$\{?([A-Za-z_]\w*)|(?<!\{)\{([^{}]*)\}", line)
+    for name in (dollar or braces for dollar, braces in named):
+        if name.isidentifier() and name not in variables and not hasattr(builtins, name):
+            raise CtrtError(
+                f"container: there is no Python variable {name!r}, so nothing in the line was "
+                "filled in; a $ or a brace of its own is written twice"
+            )
+
+
 def _container_picture(title: str) -> Callable[[Container], Any]:
     def draw(container: Container) -> Any:
         from ctrt.draw import container as picture
@@ -448,9 +464,8 @@ def _hint(word: str, known: Sequence[str]) -> str:
 
 
 def _umbrella_help() -> str:
-    own = {"run": words.CONTAINER, "unshare": words.IN_NAMESPACES}
     lines = ["usage: %ctrt [--root DIR] VERB [options] ..."]
-    lines += overview({**own, **words.VERB_TABLES})
+    lines += overview(words.ALL_VERBS)
     lines += [
         "",
         "%ctrt VERB --help tells the options of a verb. Cells run by magics of their own: see",

@@ -121,6 +121,8 @@ VERB_TABLES["exec"] = Table(
     prefix="%ctrt ",
 )
 """The verbs of `%ctrt`, with what they have only in a notebook."""
+ALL_VERBS = {"run": CONTAINER, "unshare": IN_NAMESPACES, **VERB_TABLES}
+"""With those that are magics of their own."""
 
 WITH_RIGHTS = Table(
     "caps",

@@ -25,6 +25,10 @@ SAMPLES = {
     "%%container --cap-drop=AL": ["--cap-drop=ALL"],
     "%ctrt image fr": ["from-host"],
     "x = 1\n%ctrt regis": ["registry"],
+    "%ctrt help uns": ["unshare"],
+    "%ctrt run --no-ra": ["--no-raise-error"],
+    "%%unshare --map-us": ["--map-user", "--map-users"],
+    "%%unshare --root /etc/alternativ": ["/etc/alternatives/"],
 }
 
 
@@ -52,6 +56,21 @@ def test_in_a_script_the_image_says_what_there_is(kernel: Kernel) -> None:
     assert kernel.completions(f"%%container {IMAGE} cat\nba") == []
     assert kernel.completions(f"{first}#!/bin/bash\nba") == []
     assert kernel.completions("%%container localhost/none\nba") == []
+
+
+def test_in_a_script_of_an_image_that_a_variable_names(kernel: Kernel) -> None:
+    kernel.good(f"image = {IMAGE!r}")
+    kernel.good("%%container {image}\ntrue")
+    assert kernel.completions("%%container {image}\nba") == ["base64", "bash"]
+    assert kernel.completions("%%container $image ba") == ["base64", "bash"]
+
+
+def test_in_a_script_of_a_container_that_is_kept(kernel: Kernel) -> None:
+    kernel.good(f"%%container --as kept {IMAGE}\ntrue")
+    assert kernel.completions("%%container --in kept\nba") == ["base64", "bash"]
+    assert kernel.completions("%%container --in=kept\nls /etc/pass") == ["/etc/passwd"]
+    assert kernel.completions("%%container --in nonesuch\nba") == []
+    kernel.good("%ctrt stop kept")
 
 
 def test_a_variable_of_python(kernel: Kernel) -> None:

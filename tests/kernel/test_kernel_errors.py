@@ -32,6 +32,23 @@ MISTAKES = {
         "there is no image localhost/no/such in the store; "
         "pull it with: ctrt pull localhost/no/such"
     ),
+    "%%container --pull never localhost/test/shel\ntrue": (
+        "there is no image localhost/test/shel in the store; "
+        "did you mean localhost/test/shell, which is in the store?"
+    ),
+    "%%container localhost:1/tset/shell\ntrue": (
+        "cannot pull localhost:1/tset/shell:latest: no registry answers at localhost:1 "
+        "(connection refused); check that it is running; "
+        "did you mean localhost/test/shell, which is in the store?"
+    ),
+    "%%container -e A=$nonesuch $IMAGE\ntrue": (
+        "container: there is no Python variable 'nonesuch', so nothing in the line was filled in; "
+        "a $ or a brace of its own is written twice"
+    ),
+    "%%container {nonesuch}\ntrue": (
+        "container: there is no Python variable 'nonesuch', so nothing in the line was filled in; "
+        "a $ or a brace of its own is written twice"
+    ),
     "%%unshare --netz\ntrue": "unshare: there is no option --netz; did you mean --net?",
     "%unshare -Ur": (
         "unshare: a shell without input does nothing; name a PROGRAM, or use the cell magic "
