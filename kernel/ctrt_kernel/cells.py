@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 GRACE_SECONDS = 0.5
 GAP_SECONDS = 0.05
 """What a program prints in so short a time goes in one message."""
+LONG_GAP_SECONDS = 0.2
+MUCH_BYTES = 256 << 10
+"""After so much it is the longer time: JupyterLab lays out all of an output at each message."""
 BYTES_PER_SECOND = 16 << 20
 BURST_BYTES = 8 << 20
 """How fast output without end is read, after so much that is read as fast as it comes."""
@@ -141,17 +144,19 @@ class Pace:
     def __init__(self) -> None:
         self._next = 0.0
         self._due = 0.0
+        self._size = 0
 
     def is_due(self) -> bool:
         """Whether a message may be sent now; the next one may be a moment later."""
         now = time.monotonic()
         if now < self._next:
             return False
-        self._next = now + GAP_SECONDS
+        self._next = now + (GAP_SECONDS if self._size < MUCH_BYTES else LONG_GAP_SECONDS)
         return True
 
     def slow_down(self, size: int) -> None:
         """Wait as long as so many more bytes take."""
+        self._size += size
         now = time.monotonic()
         self._due = max(self._due, now - BURST_BYTES / BYTES_PER_SECOND) + size / BYTES_PER_SECOND
         if self._due > now:

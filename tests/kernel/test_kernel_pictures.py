@@ -42,7 +42,7 @@ def test_a_graph_of_a_process(kernel: Kernel) -> None:
 
 def test_a_listing_is_a_table(kernel: Kernel) -> None:
     result = kernel.good("%ctrt images").result
-    assert "<td>localhost/test/shell:latest</td>" in result["text/html"]
+    assert ">localhost/test/shell:latest</td>" in result["text/html"]
     assert "localhost/test/shell:latest" in result["text/plain"]
 
 

@@ -44,7 +44,9 @@ class Listing:
         import html
 
         def line(cells: Sequence[str], tag: str) -> str:
-            return "".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in cells)
+            # JupyterLab sets cells of tables flush right, as if all were numbers.
+            side = ' style="text-align:left"'
+            return "".join(f"<{tag}{side}>{html.escape(cell)}</{tag}>" for cell in cells)
 
         body = "".join(f"<tr>{line(row, 'td')}</tr>" for row in self.rows)
         return (
