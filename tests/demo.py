@@ -1,7 +1,7 @@
-"""Run the tour headless, as `make demo` and `make tour` do.
+"""Run notebooks headless, as `make demo` and `make notebooks` do.
 
-    demo.py DIRECTORY    execute a copy there, with an HTML copy beside it
-    demo.py --store      execute the tour and store its outputs in the notebook itself
+    demo.py DIRECTORY              execute a copy of the tour there, with an HTML copy beside it
+    demo.py --store [NOTEBOOK...]  execute notebooks (all) and store their outputs in themselves
 
 The store is a private one that is removed at the end, so nothing is left but the results.
 """
@@ -13,6 +13,7 @@ import shutil
 import sys
 import tempfile
 import time
+from glob import glob
 
 import nbformat
 from nbclient import NotebookClient
@@ -21,7 +22,8 @@ from nbconvert import HTMLExporter
 
 from ctrt.engine import Engine
 
-TOUR = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "notebooks")
+NOTEBOOKS = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "notebooks")
+TOUR = f"{NOTEBOOKS}/00-tour.ipynb"
 
 
 def execute(path: str) -> nbformat.NotebookNode:
@@ -53,21 +55,30 @@ def clean(notebook: nbformat.NotebookNode) -> None:
     notebook.metadata["language_info"] = {"name": "python"}
 
 
-def main(arguments: list[str]) -> int:
-    """Run; the exit status."""
-    tour = f"{TOUR}/00-tour.ipynb"
+def store(paths: list[str]) -> int:
+    """Execute notebooks and store their outputs in themselves; the exit status."""
+    for path in paths:
+        start = time.monotonic()
+        try:
+            notebook = execute(path)
+        except CellExecutionError as error:
+            print(f"{path} failed: {error}", file=sys.stderr)
+            return 1
+        clean(notebook)
+        nbformat.write(notebook, path)
+        print(f"stored the outputs of {path}, which ran in {time.monotonic() - start:.0f} s")
+    return 0
+
+
+def demo(directory: str) -> int:
+    """Execute a copy of the tour in a directory; the exit status."""
     start = time.monotonic()
     try:
-        notebook = execute(tour)
+        notebook = execute(TOUR)
     except CellExecutionError as error:
         print(f"the tour failed: {error}", file=sys.stderr)
         return 1
     clean(notebook)
-    if arguments == ["--store"]:
-        nbformat.write(notebook, tour)
-        print(f"stored the outputs of {tour}")
-        return 0
-    directory = os.path.abspath(arguments[0])
     os.makedirs(directory, exist_ok=True)
     nbformat.write(notebook, f"{directory}/00-tour.ipynb")
     body, _ = HTMLExporter().from_notebook_node(notebook)
@@ -78,6 +89,13 @@ def main(arguments: list[str]) -> int:
     print(f"  {directory}/00-tour.ipynb")
     print(f"  {directory}/00-tour.html")
     return 0
+
+
+def main(arguments: list[str]) -> int:
+    """Run; the exit status."""
+    if arguments[:1] == ["--store"]:
+        return store(arguments[1:] or sorted(glob(f"{NOTEBOOKS}/*.ipynb")))
+    return demo(os.path.abspath(arguments[0]))
 
 
 if __name__ == "__main__":

@@ -495,7 +495,9 @@ class Engine:
             terminal=terminal,
             die=die,
         )
-        return Prepared(plan, f"{command[0]} in {container.name}", name=container.name)
+        # The number of a process is another one tomorrow.
+        where = "other namespaces" if container.name.isdecimal() else container.name
+        return Prepared(plan, f"{command[0]} in {where}", name=container.name)
 
     def find(self, name: str) -> Found:
         """What is to be entered, whoever started it. Raises CtrtError.

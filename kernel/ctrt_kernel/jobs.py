@@ -183,7 +183,8 @@ def named(engine: Engine, name: str) -> Container | Found:
     Raises CtrtError.
     """
     for job in running():
-        if job.name == name:
+        # A cell that runs in a container has that one's name, and no configuration of its own.
+        if job.name == name and job.container.config is not None:
             return job.container
     return engine.find(name)
 

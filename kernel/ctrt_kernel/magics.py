@@ -360,6 +360,8 @@ class CtrtMagics(Magics):
                 result = building.build_file(engine, VERBS[verb].parse(rest), progress)
             else:
                 result = VERBS[verb](engine, rest, progress)
+        if isinstance(result, Text) and not result.text:
+            return None
         if not isinstance(result, Flow):
             return result
         for piece in result:

@@ -141,3 +141,39 @@ def test_it_ends_with_the_kernel(fresh_kernel: Kernel, store: Path) -> None:
 
     os.kill(fresh_kernel.pid, signal.SIGKILL)
     assert wait_until(lambda: leftovers(store) == [])
+
+
+def test_a_program_is_entered_after_a_background_cell_ran_in_it(kernel: Kernel) -> None:
+    kernel.good("first = %unshare --bg -Urpf --mount-proc sleep 600")
+    second = kernel.good("%container --bg=second --in {first.pid} sleep 600")
+    # The handle's words are the same tomorrow, when the process has another number.
+    assert second.result["text/plain"].startswith("sleep in other namespaces, in the background")
+    outcome = kernel.good("%%container --in {first.pid}\ncat /proc/1/comm")
+    assert outcome.stream("stdout") == "sleep\n"
+    kernel.good("second.stop(); first.stop()")
+
+
+def test_a_picture_of_mounts_is_of_one_place_and_says_no_pid(kernel: Kernel) -> None:
+    lines = "mount -t tmpfs x /srv; mkdir /srv/a /srv/ab; mount -t tmpfs y /srv/a; exec sleep 600"
+    kernel.good(f"%%unshare --bg=one -Urm /bin/sh\n{lines}")
+    kernel.good("two = %container --bg --in {one.pid} unshare -m sleep 600")
+    waiting = "while any(observe.snapshot(j.pid).status.name != 'sleep' for j in (one, two)): pass"
+    kernel.good(f"from ctrt import observe\n{waiting}")
+    picture = kernel.good("%ctrt graph mounts --below /srv/ {one.pid}").result["text/plain"]
+    assert [line.split()[0] for line in picture.splitlines()[4:]] == ["/srv", "└─"]
+    assert picture.startswith("Mounts of sleep\n")
+    beside = kernel.good("%ctrt graph mounts --below /srv {one.pid} {two.pid}")
+    assert "Mounts of the first sleep and of the second sleep" in beside.result["text/plain"]
+    network = kernel.good("%ctrt graph network {one.pid}").result["text/plain"]
+    assert network.startswith("Network of sleep\n")
+    nothing = kernel.run("%ctrt graph mounts --below /srv/b {one.pid}").error
+    assert nothing == "CtrtError: graph mounts: sleep has no mount at /srv/b or below it"
+    relative = kernel.run("%ctrt graph mounts --below srv {one.pid}").error
+    assert relative == "CtrtError: graph: --below needs a whole path, as in /mnt, not 'srv'"
+    other = kernel.run("%ctrt graph caps --below /srv {one.pid}").error
+    assert other == "CtrtError: graph caps: --below goes with mounts alone"
+    kernel.good("two.stop(); one.stop()")
+
+
+def test_a_verb_with_nothing_to_say_shows_nothing(kernel: Kernel) -> None:
+    assert kernel.good(f"%ctrt save --quiet -o saved.tar {IMAGE}").result == {}

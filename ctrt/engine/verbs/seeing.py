@@ -37,6 +37,8 @@ def _graph(engine: Engine, values: Values, _report: Report) -> Picture | Text:
         return layers(engine, values)
     view = words.pop(0) if words and words[0] in _VIEWS else "container"
     show, most = _VIEWS[view]
+    if values.below is not None and view != "mounts":
+        raise CtrtError(f"graph {view}: --below goes with mounts alone")
     if most and len(words) > most:
         expected = "one target" if most == 1 else "two operands at most"
         raise CtrtError(f"graph {view}: expected {expected}, got {' '.join(words)}")
@@ -75,9 +77,12 @@ def compare(engine: Engine, first: str, second: str, *, ids: bool = False) -> Pi
     if second == "inside":
         target = target_of(engine, first)
         changes = observe.inside(_seen(target), target.pid)
-        title = f"{target.title or f'Process {first}'}, from outside and from inside"
+        title = f"{target.title or _name(target, ids)}, from outside and from inside"
         return draw.difference(changes, "outside", "inside", title=title, ids=ids)
-    (one, before), (other, after) = _looked_at(engine, first), _looked_at(engine, second)
+    (one, before), (other, after) = (
+        _looked_at(engine, first, ids), _looked_at(engine, second, ids)
+    )  # fmt: skip
+    before, after = _apart(before, after)
     return draw.difference(observe.difference(one, other), before, after, ids=ids)
 
 
@@ -129,13 +134,29 @@ def _moment(word: str) -> System:
     return line.at(line.events[0].moment + after)
 
 
-def _looked_at(engine: Engine, word: str) -> tuple[Snapshot, str]:
+def _looked_at(engine: Engine, word: str, ids: bool) -> tuple[Snapshot, str]:
     """A snapshot of a target, and what it is called in a sentence."""
     from ctrt import observe
 
     target = target_of(engine, word)
-    name = (target.title or f"process {word}").removeprefix("Container ")
-    return observe.snapshot(target.pid, command=target.command, others=False), name
+    seen = observe.snapshot(target.pid, command=target.command, others=False)
+    return seen, _name(target, ids)
+
+
+def _name(target: Target, ids: bool) -> str:
+    """What a target is called in a sentence: by its number only where numbers are asked for."""
+    from ctrt import observe
+
+    if target.title:
+        return target.title.removeprefix("Container ")
+    if ids:
+        return f"process {target.pid}"
+    return target.command or observe.capabilities(target.pid).name
+
+
+def _apart(one: str, other: str) -> tuple[str, str]:
+    """Two names that can be told apart."""
+    return (one, other) if one != other else (f"the first {one}", f"the second {other}")
 
 
 class _Mounts(NamedTuple):
@@ -151,18 +172,35 @@ def _mounts(engine: Engine, words: list[str], values: Values) -> Picture:
     """The mounts of a target, or of two, one below the other."""
     from ctrt import draw, observe
 
-    one, *more = [_mounts_of(engine, word) for word in words] or [_mounts_of(engine, None)]
+    one, *more = [_mounts_of(engine, word, values) for word in words or [None]]
     options: dict[str, Any] = {"ids": values.ids, "all": values.all}
     if not more:
         name = "" if isinstance(one.seen, observe.Snapshot) else one.name
         title = f"Mounts of {_within(one.title)}" if one.title else None
         return draw.mounts(one.seen, title=title, names=(name, ""), locked=one.locked, **options)
     [other] = more
-    names, locked = (one.name, other.name), one.locked | other.locked
+    names, locked = _apart(one.name, other.name), one.locked | other.locked
     return draw.mounts(one.seen, beside=other.seen, names=names, locked=locked, **options)
 
 
-def _mounts_of(engine: Engine, word: str | None) -> _Mounts:
+def _mounts_of(engine: Engine, word: str | None, values: Values) -> _Mounts:
+    """The mounts of a target; with --below those at a path and below it."""
+    from ctrt.observe import Unknown
+
+    found = _whole(engine, word, values.ids)
+    path, mounts = values.below, found.seen.mounts
+    if path is None or isinstance(mounts, Unknown):
+        return found
+    if not path.startswith("/"):
+        raise CtrtError(f"graph: --below needs a whole path, as in /mnt, not {path!r}")
+    path = path.rstrip("/")
+    kept = tuple(mount for mount in mounts if f"{mount.target}/".startswith(f"{path}/"))
+    if not kept:
+        raise CtrtError(f"graph mounts: {found.name} has no mount at {path} or below it")
+    return found._replace(seen=found.seen._replace(mounts=kept))
+
+
+def _whole(engine: Engine, word: str | None, ids: bool) -> _Mounts:
     from ctrt import observe
 
     if word is not None and word.startswith("/"):
@@ -179,8 +217,7 @@ def _mounts_of(engine: Engine, word: str | None) -> _Mounts:
     own = snapshot.namespaces["mnt"]
     if "mnt" in snapshot.differing and not isinstance(own, observe.Unknown):
         locked = _locked(target.system or observe.scan(details=False), own.key)
-    name = (target.title or f"process {word}").removeprefix("Container ")
-    return _Mounts(snapshot, target.title or "", name, locked)
+    return _Mounts(snapshot, target.title or "", _name(target, ids), locked)
 
 
 def _locked(system: System, key: Key) -> frozenset[int]:
@@ -228,8 +265,7 @@ def _cgroups(engine: Engine, words: list[str], values: Values) -> Picture:
         forest = [(tree, list(observe.cgroup_tree(tree))) for tree in trees]
         return draw.cgroups(forest, ids=values.ids, all=values.all)
     target = target_of(engine, words[0])
-    whose = _within(target.title or target.command or f"process {words[0]}")
-    title = f"cgroups of {whose}"
+    title = f"cgroups of {_within(target.title or _name(target, values.ids))}"
     forest = [(tree, observe.cgroup_branch(tree, target.pid)) for tree in trees]
     return draw.cgroups(forest, title=title, ids=values.ids, all=values.all, target=target.pid)
 
@@ -359,7 +395,7 @@ def _network(engine: Engine, words: list[str], values: Values) -> Picture:
             sides.append(draw.Side(space.key, name, whose, space.initial, found))
     title = "Networks"
     if target is not None:
-        title = f"Network of {_within(target.title or f'process {words[0]}')}"
+        title = f"Network of {_within(target.title or _name(target, values.ids))}"
     return draw.network(sides, title=title, ids=values.ids, all=values.all)
 
 
@@ -499,6 +535,7 @@ VERBS = [
             [
                 Option("--ids", "show pids, inodes and host paths"),
                 Option("--all", "show every mount, also those of every container"),
+                Option("--below", "mounts: only those at a path and below it", metavar="PATH"),
                 Option(
                     "--try", "steps: do all but start the program, and show what each step changes"
                 ),
