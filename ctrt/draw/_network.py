@@ -147,7 +147,7 @@ def _ports(side: Side, keys: set[Key], everything: bool) -> list[Port]:
         found += [
             Port(f"{side.name}/{port.index}", side, port, 1)
             for port in links
-            if port.master == link.number
+            if port.master and port.master == link.number
         ]
     # By place, not by the kernel's number, which differs from run to run.
     return [port._replace(id=f"{side.name}/{number}") for number, port in enumerate(found, 1)]

@@ -228,6 +228,13 @@ def test_a_network_that_may_not_be_read_says_why():
     assert next(n for n in picture.scene.nodes if n.id == "net[1]").border == "dotted"
 
 
+def test_links_whose_index_is_not_known_are_no_ports_of_lo():
+    plain = (link(0, "lo", ""), link(0, "near", ""))
+    network = Network(POD_NET, plain, (), (), "operation not permitted")
+    text = draw.network([draw.Side(POD_NET, "net[1]", "sleep", False, network)], all=True).text()
+    assert [line[0] for line in cells(text)[2:4]] == ["├─ lo", "├─ near"]
+
+
 def test_a_difference_shows_what_differs_and_not_the_numbers():
     changes = (
         Change("~", "namespace", "net", "net:[4026531840] of the host", "net:[4026533000]"),

@@ -248,6 +248,17 @@ def test_id_maps_of_a_host(name):
     assert HOSTS[name].id_maps() == MAPS[name]
 
 
+def test_groups_stay_where_a_user_with_subordinate_ids_maps_just_one():
+    # As `ctrt-runtime spec --rootless` writes it: setgroups(2) is denied with such a map.
+    one = [{"containerID": 0, "hostID": 1001, "size": 1}]
+    config = configuration("subordinate ids", gidMappings=one)
+    plan = planned("subordinate ids", config)
+    groups = [call[3] for step in plan.steps for call in step.calls if call[0] == "become"]
+    assert groups
+    assert set(groups) == {None}
+    assert any("additionalGids are left out" in note for note in plan.notes)
+
+
 def test_a_helper_alone_is_as_good_as_none():
     host = Host(
         uid=7,

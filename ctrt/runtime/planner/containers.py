@@ -174,7 +174,7 @@ def _opened_cgroup(steps: list[Step]) -> str | None:
 
 def _become_root(host: Host, keep_groups: bool, uid_map: Extents, gid_map: Extents) -> Step:
     groups: tuple[int, ...] | None = ()
-    if keep_groups or not namespaces.can_set_groups(host):
+    if keep_groups or not namespaces.can_set_groups(host, gid_map):
         groups = None
     return Step(
         "become root inside",

@@ -103,9 +103,11 @@ def _beyond(extents: Extents, own: int) -> bool:
     return any(outside != own or count > 1 for _, outside, count in extents)
 
 
-def can_set_groups(host: Host) -> bool:
-    """Setgroups is denied where an unprivileged user maps the one id it has."""
-    return host.can_set_groups or host.maps_subordinate_ids
+def can_set_groups(host: Host, gid_map: Extents = ()) -> bool:
+    """Setgroups is denied where an unprivileged user maps just the one id that it has."""
+    return host.can_set_groups or (
+        host.maps_subordinate_ids and (not gid_map or _beyond(gid_map, host.gid))
+    )
 
 
 def clone_needs(kinds: tuple[str, ...]) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from ctrt.errors import CtrtError
 from ctrt.linux import capabilities
 from ctrt.runtime.plan import INSIDE, OUTSIDE, Step
-from ctrt.runtime.planner.namespaces import SPEC, can_set_groups
+from ctrt.runtime.planner.namespaces import SPEC, can_set_groups, extents
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -267,7 +267,8 @@ def identity(
     user = process.get("user") or {}
     uid, gid = user.get("uid") or 0, user.get("gid") or 0
     groups: tuple[int, ...] | None = tuple(user.get("additionalGids") or ())
-    if (in_userns or not host.privileged) and not can_set_groups(host):
+    gid_map = extents(linux.get("gidMappings"), "linux.gidMappings")
+    if (in_userns or not host.privileged) and not can_set_groups(host, gid_map):
         if groups:
             notes.append(
                 "additionalGids are left out: setgroups(2) is denied where only one group is mapped"
