@@ -172,7 +172,7 @@ def _mounts(engine: Engine, words: list[str], values: Values) -> Picture:
     """The mounts of a target, or of two, one below the other."""
     from ctrt import draw, observe
 
-    one, *more = [_mounts_of(engine, word, values) for word in words or [None]]
+    one, *more = [_mounts_of(engine, word, values) for word in words or (None,)]
     options: dict[str, Any] = {"ids": values.ids, "all": values.all}
     if not more:
         name = "" if isinstance(one.seen, observe.Snapshot) else one.name
