@@ -18,6 +18,7 @@ import os
 from typing import TYPE_CHECKING
 
 from ctrt.errors import CtrtError
+from ctrt.oci import fastjson
 from ctrt.oci.reference import HUB
 
 if TYPE_CHECKING:
@@ -161,7 +162,7 @@ def _load(path: str) -> dict[str, Any]:
     try:
         with open(path, "rb") as file:
             text = file.read()
-        said = json.loads(text) if text.strip() else {}
+        said = fastjson.loads(text) if text.strip() else {}
         if not isinstance(said, dict):
             raise ValueError("it is no JSON object")
         return said
@@ -190,7 +191,7 @@ def _ask_helper(helper: str, host: str, path: str) -> Login | None:
     if said is None:
         return None
     try:
-        found = json.loads(said)
+        found = fastjson.loads(said)
         user, secret = found["Username"], found["Secret"]
     except (ValueError, KeyError, TypeError):
         raise CtrtError(

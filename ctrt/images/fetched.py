@@ -48,7 +48,12 @@ def file(url: str, directory: str, checksum: str | None = None) -> str:
     """
     if not url.startswith(("http://", "https://")):
         raise CtrtError(f"{url} is neither http:// nor https://")
-    name = unquote(urlsplit(url).path).rpartition("/")[2]
+    from ctrt.images.registry import meant
+
+    parts = meant("", url)
+    if not parts.hostname:
+        raise CtrtError(f"{url} names no host")
+    name = unquote(parts.path).rpartition("/")[2]
     if not name or name in (".", "..") or "\0" in name:
         raise CtrtError(f"{url} ends in no file name")
     hashed = sha256()

@@ -270,6 +270,7 @@ def _lxd(
             more["created"] = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(int(created)))
     except (
         yaml.YAMLError,
+        RecursionError,
         ValueError,
         KeyError,
         TypeError,

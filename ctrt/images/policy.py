@@ -11,11 +11,11 @@ from __future__ import annotations
 
 import base64
 import binascii
-import json
 import os
 from typing import TYPE_CHECKING, Any
 
 from ctrt.errors import CtrtError
+from ctrt.oci import fastjson
 from ctrt.oci.reference import parse
 
 if TYPE_CHECKING:
@@ -215,7 +215,7 @@ def load(path: str = "") -> Policy | None:
     for place in [path] if path else [f"{home}/containers/policy.json", HOST_POLICY]:
         try:
             with open(place, "rb") as file:
-                said = json.load(file)
+                said = fastjson.loads(file.read())
         except FileNotFoundError:
             if path:
                 raise CtrtError(f"there is no policy at {path}") from None

@@ -13,13 +13,12 @@ tokens.
 
 from __future__ import annotations
 
-import json
 import os
 import threading
 import time
 from hashlib import sha256
 from typing import TYPE_CHECKING
-from urllib.parse import urlencode, urljoin, urlsplit
+from urllib.parse import SplitResult, urlencode, urljoin, urlsplit
 
 import urllib3
 from urllib3.exceptions import (
@@ -35,8 +34,8 @@ from urllib3.exceptions import (
 from ctrt import __version__
 from ctrt.errors import CtrtError
 from ctrt.images import auth, certificates
+from ctrt.oci import fastjson, media
 from ctrt.oci import image as documents
-from ctrt.oci import media
 from ctrt.oci.reference import HUB
 
 if TYPE_CHECKING:
@@ -50,6 +49,7 @@ ATTEMPTS = 5
 PIECE_BYTES = 128 << 10
 CHUNK_BYTES = 64 << 20
 PAGE = 100
+MAX_PAGES = 10_000
 _REDIRECTS = (301, 302, 303, 307, 308)
 _AGAIN = (408, 429, 500, 502, 503, 504)
 _ACCEPT = {"Accept": ", ".join(media.ACCEPT)}
@@ -193,8 +193,9 @@ class Registry:
                 raise
             skip = done
             if answer.status == 206:
-                begin = answer.headers.get("Content-Range", "").removeprefix("bytes ")
-                skip = done - int(begin.partition("-")[0]) if begin[:1].isdigit() else 0
+                said = answer.headers.get("Content-Range", "").removeprefix("bytes ")
+                begin = _number(said.partition("-")[0])
+                skip = 0 if begin is None else done - begin
                 if not done or skip < 0:
                     raise RegistryError("the registry sent another part than was asked for")
             try:
@@ -247,7 +248,9 @@ class Registry:
         if artifact_type:
             path += "?" + urlencode({"artifactType": artifact_type})
         found: list[documents.Descriptor] = []
-        for _ in range(1000):
+        seen: set[str] = set()
+        while path not in seen:
+            seen.add(path)
             try:
                 data, answer = self._json(path, _scope(repository))
             except RegistryError as error:
@@ -265,6 +268,8 @@ class Registry:
             found += documents.read_index(data, f"the referrers of {digest[:19]}").manifests
             if not path:
                 break
+            if len(seen) == MAX_PAGES:
+                raise RegistryError(f"{self.host} sent more than {MAX_PAGES} pages of referrers")
         return [
             entry for entry in found if not artifact_type or entry.artifact_type == artifact_type
         ]
@@ -274,10 +279,12 @@ class Registry:
         self._drain(self._send("GET", "/v2/", {}, scope=""))
 
     def _pages(self, path: str, scope: str, key: str) -> Iterator[str]:
-        for _ in range(100_000):
+        seen: set[str] = set()
+        while path not in seen:
+            seen.add(path)
             data, answer = self._json(path, scope)
             try:
-                names = json.loads(data)[key] or []
+                names = fastjson.loads(data)[key] or []
                 if not all(isinstance(name, str) for name in names):
                     raise TypeError
             except (ValueError, KeyError, TypeError):
@@ -286,6 +293,9 @@ class Registry:
             path = _next_page(answer)
             if not path:
                 return
+            if len(seen) == MAX_PAGES:
+                raise RegistryError(f"{self.host} sent more than {MAX_PAGES} pages of {key}")
+        raise RegistryError(f"the pages of {key} that {self.host} sends lead round in a circle")
 
     def _json(self, path: str, scope: str) -> tuple[bytes, urllib3.BaseHTTPResponse]:
         for attempt in range(ATTEMPTS):
@@ -308,10 +318,10 @@ class Registry:
         path = f"/v2/{repository}/blobs/{digest}"
         answer = self._send("HEAD", path, {}, scope=_scope(repository))
         self._drain(answer)
-        said = answer.headers.get("Content-Length", "")
-        if not said.isdigit():
+        size = _number(answer.headers.get("Content-Length", ""))
+        if size is None:
             raise RegistryError(f"{self.host} does not say how large the blob {digest[7:19]} is")
-        return int(said)
+        return size
 
     def has_blob(self, repository: str, digest: str) -> bool:
         """Say whether a repository has a blob."""
@@ -354,7 +364,7 @@ class Registry:
             self._drain(answer)
             place = self._place(answer)
             least = answer.headers.get("OCI-Chunk-Min-Length", "")
-            step = max(chunk, int(least)) if least.isdigit() else chunk
+            step = max(chunk, _number(least) or 0)
             try:
                 if size > step:
                     while done < size:
@@ -409,10 +419,11 @@ class Registry:
 
     def _place(self, answer: urllib3.BaseHTTPResponse) -> str:
         """Where the upload goes on: absolute, or on this registry."""
-        place: str = answer.headers.get("Location", "")
-        if not place:
+        said = answer.headers.get("Location", "")
+        place = meant(f"{self._scheme}://{self._address}/", said)
+        if not said or not place.hostname:
             raise RegistryError(f"{self.host} names no place for the upload")
-        return urljoin(f"{self._scheme}://{self._address}/", place)
+        return place.geturl()
 
     def _close_upload(
         self,
@@ -480,9 +491,10 @@ class Registry:
         except RegistryError:
             return 0, None
         begin, dash, last = answer.headers.get("Range", "").partition("-")
-        if begin != "0" or not dash or not last.isdigit():
+        end = _number(last)
+        if begin != "0" or not dash or end is None:
             return 0, None
-        return int(last) + 1, answer
+        return end + 1, answer
 
     # -- one request ---------------------------------------------------------------------------
 
@@ -564,8 +576,7 @@ class Registry:
             if answer.status not in _REDIRECTS:
                 return answer
             self._drain(answer)
-            target = urljoin(url, answer.headers.get("Location", ""))
-            to, was = urlsplit(target), urlsplit(url)
+            to, was = meant(url, answer.headers.get("Location", "")), urlsplit(url)
             if to.scheme not in ("http", "https") or not to.hostname:
                 raise RegistryError(f"{self.host} redirects to nowhere (HTTP {answer.status})")
             if was.scheme == "https" and to.scheme == "http":
@@ -575,7 +586,7 @@ class Registry:
                 )
             if (to.scheme, to.netloc) != (was.scheme, was.netloc):
                 sent.pop("Authorization", None)
-            url = target
+            url = to.geturl()
             answer = self._request(method, url, sent, body)
         if answer.status in _REDIRECTS:
             self._drain(answer)
@@ -667,7 +678,7 @@ class Registry:
 
     def _token(self, fields: dict[str, str], scope: str, login: auth.Login | None) -> str:
         """Ask the token server that the challenge names (token.md, "Requesting a Token")."""
-        realm = urlsplit(urljoin(f"{self._scheme}://{self._address}/", fields["realm"]))
+        realm = meant(f"{self._scheme}://{self._address}/", fields["realm"])
         if realm.scheme not in ("http", "https") or not realm.hostname:
             raise RegistryError(f"{self.host} names no usable token server: {fields['realm']}")
         if login and realm.scheme == "http" and self._scheme == "https":
@@ -713,11 +724,11 @@ class Registry:
         if answer.status != 200:
             raise self._refusal(realm.netloc, answer.status, said, scope, "its token server ")
         try:
-            found = json.loads(said)
+            found = fastjson.loads(said)
             token = found.get("token") or found.get("access_token")
         except (ValueError, AttributeError):
             token = None
-        if not isinstance(token, str) or not token or not token.isprintable():
+        if not isinstance(token, str) or not (token.isascii() and token.isprintable() and token):
             raise RegistryError(f"the token server {realm.netloc} sent no token")
         return token
 
@@ -856,9 +867,24 @@ def _next_page(answer: urllib3.BaseHTTPResponse) -> str:
         if target.strip()[:1] == "<" and 'rel="next"' in parameters.replace(
             "rel=next", 'rel="next"'
         ):
-            parts = urlsplit(urljoin("http://x/v2/", target.strip()[1:].rstrip("> ")))
+            parts = meant("http://x/v2/", target.strip()[1:].rstrip("> "))
             return f"{parts.path}?{parts.query}" if parts.query else parts.path
     return ""
+
+
+def _number(said: str) -> int | None:
+    """Return the number of a header, in decimal digits; None for what is none."""
+    return int(said) if said.isascii() and said.isdigit() and len(said) < 20 else None
+
+
+def meant(base: str, said: str) -> SplitResult:
+    """Return the address that a header means, seen from another; an empty one for none."""
+    try:
+        parts = urlsplit(urljoin(base, said))
+        parts.port  # noqa: B018  # ValueError where it is no number
+    except ValueError:
+        return SplitResult("", "", "", "", "")
+    return parts
 
 
 def proxy_for(scheme: str, host: str) -> str:
@@ -900,7 +926,7 @@ def _answer(status: int, body: bytes) -> tuple[str, str, str]:
     """Read an error: how to show its status, its code, its message (if there is any)."""
     code = message = ""
     try:
-        first = json.loads(body)["errors"][0]
+        first = fastjson.loads(body)["errors"][0]
         code, message = str(first.get("code") or ""), str(first.get("message") or "")
     except (ValueError, KeyError, IndexError, TypeError, AttributeError):
         pass

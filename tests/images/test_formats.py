@@ -173,6 +173,11 @@ BROKEN = {
         tar(member("metadata.yaml", b"a: [b"), member("rootfs", kind="dir")),
         "is not LXD's: while parsing",
     ),
+    "metadata nested without end": (
+        tar(member("metadata.yaml", b"a: " + b"[" * 3000 + b"]" * 3000),
+            member("rootfs", kind="dir")),
+        "is not LXD's: maximum recursion depth exceeded",
+    ),
     "a way out": (tar(member("../../evil", b"1")), 'leaves the image with ".."'),
     "cut": (tar(member("big", bytes(5000)))[:3000], "it ends in the middle of an entry"),
 }  # fmt: skip

@@ -957,3 +957,108 @@ def test_kill_9_in_the_middle_of_a_pull(fetch: Any, store: Store, faulty: Faulty
     asked = [path for path, _ in faulty.seen]
     assert f"/v2/x{place}" in asked
     assert os.path.basename(first) not in "".join(asked), "finished work is kept"
+
+
+# -- headers -----------------------------------------------------------------------------------
+
+ODD = (
+    "", "\x00", "\xe9", "x" * 60_000, "-1", "99999999999999999999", "1e5", "http://[::1",
+    "http://[x]/y", "http://", "ftp://x", "http://a b/c", "http://x:99999/", "http://x:abc/", "?",
+    "file:///etc/passwd", "http://\x7f/", "Bearer", 'Bearer realm="http://["',
+    'Bearer realm="http://x:abc/t"', 'Basic realm="x', "Negotiate", "bytes 0-1/2", "bytes */5",
+    "bytes 99-100/5", "bytes 1e5-", "\xb2", "9" * 5000, "gzip", "zstd", "chunked", "text/html",
+    media.DOCKER_SCHEMA1[0],
+    "sha256:" + "0" * 64, '</v2/x>; rel="next"', "<" * 999,
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("status", "header"),
+    [
+        (200, "Content-Length"), (200, "Content-Encoding"), (200, "Transfer-Encoding"),
+        (200, "Content-Type"), (200, "Docker-Content-Digest"), (206, "Content-Range"),
+        (302, "Location"), (401, "WWW-Authenticate"), (429, "Retry-After"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("place", ["/manifests/", "/blobs/"])
+def test_an_odd_header_is_a_sentence_or_harmless(
+    tmp_path: Path, faulty: Faulty, place: str, status: int, header: str
+) -> None:
+    """Whatever a header says, the client says what is wrong, or does not care."""
+    faulty.image(size=5000)
+    for number, value in enumerate(ODD):
+        store = Store(f"{tmp_path}/{number}")
+
+        def act(request: Request, value: str = value) -> bool:
+            kind, body = faulty.content.get(request.path, ("", b""))
+            lines = {"Content-Length": str(len(body)), "Content-Type": kind, header: value}
+            text = "".join(f"{name}: {said}\r\n" for name, said in lines.items())
+            request.wfile.write(f"HTTP/1.1 {status} X\r\n{text}\r\n".encode("latin-1") + body)
+            request.close_connection = True
+            return True
+
+        faulty.acts[place] = [act]
+        client = Registry(faulty.host, plain_http=True, read_seconds=0.1, pause=lambda _: None)
+        try:
+            pull(store, f"{faulty.host}/x:1", registry=client)
+        except CtrtError as error:
+            assert str(error).isprintable(), (value, str(error))  # noqa: PT017
+            assert len(str(error)) < 900, value  # noqa: PT017
+        finally:
+            client.close()
+        assert os.listdir(store.path("tmp")) == []
+
+
+@pytest.mark.parametrize(
+    "said",
+    ['{"token": "\u4e2d"}', '{"token": 5}', '{"token": "a\\r\\nX: y"}', "[]", "null",
+     "[" * 50_000, '{"access_token": ""}', "\x1f\x8b\x08"],
+)  # fmt: skip
+def test_a_token_that_is_none(fetch: Any, store: Store, faulty: Faulty, said: str) -> None:
+    faulty.image()
+
+    def answer(request: Request) -> bool:
+        request.answer(200, said.encode())
+        return True
+
+    def refuse(request: Request) -> bool:
+        request.answer(401, b"", {"WWW-Authenticate": f'Bearer realm="http://{faulty.host}/t"'})
+        return True
+
+    faulty.acts |= {"/t?": [answer], "/v2/": [refuse]}
+    assert failure(fetch, store, faulty) == "the token server HOST sent no token"
+
+
+def test_an_error_whose_text_is_hostile(fetch: Any, store: Store, faulty: Faulty) -> None:
+    faulty.image()
+    hostile = '{"errors": [{"code": "A\\u001b[2J", "message": "\\u001b[2J\\ud800"}]}'
+    wrong = '{"errors": [{"code": {}, "message": [1]}]}'
+    for body in ("[" * 50_000, '{"errors": [[]]}', wrong, hostile):
+
+        def refuse(request: Request, body: str = body) -> bool:
+            request.answer(403, body.encode())
+            return True
+
+        faulty.acts["/manifests/"] = [refuse]
+        assert failure(fetch, store, faulty).isprintable()
+
+
+def test_pages_that_lead_round_in_a_circle(faulty: Faulty) -> None:
+    def pages(request: Request) -> bool:
+        path, _, query = request.path.partition("?last=")
+        turn = (int(query or 0) + 1) % 3
+        key = "repositories" if "_catalog" in path else "tags"
+        body = json.dumps({key: [f"r{turn}"]}).encode()
+        request.answer(200, body, {"Link": f'<{path}?last={turn}>; rel="next"'})
+        return True
+
+    faulty.acts["/v2/"] = [pages]
+    client = Registry(faulty.host, plain_http=True, read_seconds=1, pause=lambda _: None)
+    for asked, key in ((client.catalog, "repositories"), (lambda: client.tags("x"), "tags")):
+        with pytest.raises(CtrtError) as caught:
+            list(asked())
+        assert str(caught.value) == (
+            f"the pages of {key} that {faulty.host} sends lead round in a circle"
+        )
+    client.close()
+    assert len(faulty.seen) < 12

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING
 
 from ctrt.errors import CtrtError
 from ctrt.images.registry import Registry, RegistryError, is_loopback
 from ctrt.images.transports.base import Destination, Options, Source
+from ctrt.oci import fastjson, media
 from ctrt.oci import image as documents
-from ctrt.oci import media
 from ctrt.oci.reference import Reference, parse
 
 if TYPE_CHECKING:
@@ -233,7 +232,7 @@ def open_destination(text: str, options: Options, config: Config) -> RegistryDes
 def signature_payload(data: bytes) -> tuple[str, str]:
     """Read a simple signing payload: the name and the manifest's digest that it vouches for."""
     try:
-        critical = json.loads(data)["critical"]
+        critical = fastjson.loads(data)["critical"]
         name = critical["identity"]["docker-reference"]
         digest = critical["image"]["docker-manifest-digest"]
         if not isinstance(name, str) or not isinstance(digest, str):

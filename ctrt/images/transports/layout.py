@@ -25,8 +25,8 @@ from ctrt.images.transports.base import (
     write_file,
 )
 from ctrt.images.transports.tarball import Tarball
+from ctrt.oci import fastjson, media
 from ctrt.oci import image as documents
-from ctrt.oci import media
 from ctrt.oci.reference import check_digest
 
 if TYPE_CHECKING:
@@ -192,7 +192,7 @@ class LayoutDestination(Destination):
             return []
         data = read_small(path, media.MANIFEST_LIMIT, "the layout")
         documents.read_index(data, self.name)
-        return list(json.loads(data)["manifests"])
+        return list(fastjson.loads(data)["manifests"])
 
 
 def _blob(digest: str) -> str:

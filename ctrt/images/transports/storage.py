@@ -24,8 +24,8 @@ from ctrt.images.transports.base import (
     local_reference,
     read_small,
 )
+from ctrt.oci import fastjson, media
 from ctrt.oci import image as documents
-from ctrt.oci import media
 from ctrt.oci.reference import parse
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ class StorageSource(Source):
         path = os.path.join(self._root, name)
         data = read_small(path, _TABLE_LIMIT, "podman's store")
         try:
-            rows = json.loads(data)
+            rows = fastjson.loads(data)
             if not all(isinstance(row, dict) and isinstance(row["id"], str) for row in rows):
                 raise TypeError
         except (ValueError, KeyError, TypeError):
@@ -169,7 +169,7 @@ class StorageSource(Source):
         try:
             with gzip.open(path) as file:
                 for line in file:
-                    part = json.loads(line)
+                    part = fastjson.loads(line)
                     if part["type"] == _SEGMENT:
                         data = base64.b64decode(part["payload"])
                         yield len(data), data
