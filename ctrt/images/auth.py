@@ -237,6 +237,9 @@ def _run_helper(helper: str, word: str, text: str, path: str) -> str | None:
 
 
 def _save(path: str, said: dict[str, Any]) -> None:
+    path = os.path.realpath(path)  # a link to where somebody keeps such files stays one
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise CtrtError(f"the credentials cannot be written to {path}, which is no file")
     aside = f"{path}.{os.urandom(4).hex()}"
     try:
         os.makedirs(os.path.dirname(path) or ".", 0o700, exist_ok=True)

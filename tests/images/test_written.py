@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import stat
 import subprocess
 import sys
 import tarfile
@@ -87,6 +88,22 @@ def test_export_of_a_container(engine: Engine, written: str, tmp_path: Path) -> 
         assert "etc/passwd" in archive.getnames()
     verb(engine, "import", str(out), "localhost/imported")
     assert engine.run("localhost/imported", ["cat", "/new/file"]).text() == "n\n"
+
+
+def test_export_to_a_device_or_through_a_link_replaces_neither(
+    engine: Engine, tmp_path: Path
+) -> None:
+    """`-o /dev/null` must not make a file of the machine's null device."""
+    device = tmp_path / "null"
+    os.mknod(device, 0o666 | stat.S_IFCHR, os.makedev(1, 3))
+    verb(engine, "export", "-o", str(device), "localhost/base")
+    assert stat.S_ISCHR(device.stat().st_mode)
+    (tmp_path / "link").symlink_to("real.tar")
+    verb(engine, "export", "-o", str(tmp_path / "link"), "localhost/base")
+    assert (tmp_path / "link").is_symlink()
+    assert tarfile.is_tarfile(tmp_path / "real.tar")
+    assert sorted(os.listdir(tmp_path))[:2] == ["link", "null"]
+    assert not [name for name in os.listdir(tmp_path) if name.endswith(".part")]
 
 
 def test_what_does_not_run_is_a_sentence(engine: Engine, tmp_path: Path) -> None:

@@ -186,6 +186,11 @@ def test_login_checks_and_writes_and_logout_forgets(
     assert login("s3cret") == f"logged in to {private} as alice; written to {path}"
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert json.loads(path.read_text())["kept"] == 1
+    device = tmp_path / "null"
+    os.mknod(device, 0o666 | stat.S_IFCHR, os.makedev(1, 3))
+    with pytest.raises(CtrtError, match="null, which is no file"):
+        verb(store, "login", "-u", "alice", "-p", "s3cret", "--authfile", str(device), private)
+    assert stat.S_ISCHR(device.stat().st_mode), "a device is not replaced"
     assert verb(store, "login", "--get-login", private) == "alice"
     assert pull(store, f"{private}/tool:1").layers
     run("skopeo", "inspect", "--tls-verify=false", "--authfile", str(path),

@@ -229,17 +229,20 @@ def _export(engine: Engine, values: Values, _report: Report) -> Text:
             out.write(piece)
         out.flush()
         return Text("")
-    aside = f"{values.output}.part"
+    # A device or a pipe is written to: it must not be replaced by a file.
+    special = os.path.exists(values.output) and not os.path.isfile(values.output)
+    aside = values.output if special else f"{os.path.realpath(values.output)}.part"
     try:
         with open(aside, "wb") as file:
             file.write(first)
             for piece in pieces:
                 file.write(piece)
-        os.replace(aside, values.output)
+        if not special:
+            os.replace(aside, os.path.realpath(values.output))
     except OSError as error:
         raise CtrtError(f"export: {values.output} cannot be written: {error.strerror}") from None
     finally:
-        if os.path.exists(aside):
+        if not special and os.path.exists(aside):
             os.unlink(aside)
     return Text(f"written to {values.output}")
 

@@ -198,6 +198,12 @@ def _replace(
     target: int, name: str, owner: tuple[int, int] | None, make: Callable[[str], None]
 ) -> None:
     """Make a file aside and give it its name: nobody sees half of it, no link is written to."""
+    try:
+        there = os.stat(name, dir_fd=target, follow_symlinks=False).st_mode
+    except FileNotFoundError:
+        there = stat.S_IFREG
+    if stat.S_IFMT(there) in (stat.S_IFCHR, stat.S_IFBLK, stat.S_IFIFO, stat.S_IFSOCK):
+        raise CtrtError(f"cp: {name} is there, and is no file that another could replace")
     aside = f".ctrt-{os.urandom(6).hex()}"
     try:
         make(aside)
