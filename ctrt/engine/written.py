@@ -10,6 +10,7 @@ from ctrt.errors import CtrtError
 from ctrt.images import compose, containerfile, contents, difference
 from ctrt.images.store import Image, Layer
 from ctrt.oci.digest import chain_ids
+from ctrt.oci.reference import parse_new
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -36,6 +37,7 @@ def commit(
 
     `changes` are instructions of a Containerfile that change the configuration, such as `USER 5`.
     """
+    parse_new(name)
     with engine.store.hold():
         image, blob = _layers(engine, container)
         now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())

@@ -28,7 +28,7 @@ from ctrt.images.contents import Files, Tree
 from ctrt.images.difference import Upper, layer
 from ctrt.oci import fastjson
 from ctrt.oci.image import host_platform
-from ctrt.oci.reference import parse
+from ctrt.oci.reference import parse_new
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -55,7 +55,7 @@ def import_image(
     `rootfs` is the second file of a split LXD image. `spawn` runs a program where an ordinary
     user's containers' ids are mapped. CtrtError says what the file is not.
     """
-    parse(name)
+    parse_new(name)
     for given in (path, *([rootfs] if rootfs else [])):
         if not os.path.exists(given):
             raise CtrtError(f"there is no file {given}")

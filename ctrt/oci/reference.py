@@ -107,6 +107,17 @@ def parse(text: str) -> Reference:
     return Reference(registry, repository, tag, digest if at else None)
 
 
+def parse_new(text: str) -> Reference:
+    """Read the name that something is to get here: as `parse`, but without a digest.
+
+    A digest says what an image is, so only what is pulled by one has it in its name.
+    """
+    reference = parse(text)
+    if reference.digest:
+        raise _wrong(text, f'a new name has no digest; leave out "@{reference.digest[:13]}..."')
+    return reference
+
+
 def is_short(text: str) -> bool:
     """Say whether a reference names no registry, so that the host's configuration decides it."""
     head, found, _ = text.partition("@")[0].partition("/")

@@ -121,6 +121,17 @@ def test_an_image_is_found_by_the_first_digits_of_its_id(own: Engine) -> None:
     assert verb(own, "inspect", "-f", "{{.Id}}", two.id[7:13]) != two.id[7:]
 
 
+def test_a_new_name_has_no_digest(own: Engine, tmp_path: Path) -> None:
+    """It would say of the image what is not so."""
+    name = f"localhost/liar@sha256:{'0' * 64}"
+    (tmp_path / "root.tar").write_bytes(tar(member("bin/", kind="dir")))
+    (tmp_path / "Containerfile").write_text("FROM scratch\nENV A=1\n")
+    for words in (["tag", "two", name], ["import", f"{tmp_path}/root.tar", name],
+                  ["build", "-t", name, str(tmp_path)]):  # fmt: skip
+        assert "a new name has no digest" in fails(own, *words)
+    assert len(own.store.images()) == 3
+
+
 def test_an_id_with_several_names_is_not_removed_by_halves(own: Engine) -> None:
     one, two = own.store.find("localhost/group/one:1"), own.store.find("localhost/two")
     assert one is not None

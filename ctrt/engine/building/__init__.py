@@ -17,6 +17,7 @@ from ctrt.engine.building.stages import Builder
 from ctrt.engine.building.state import Event, State
 from ctrt.errors import CtrtError
 from ctrt.images import containerfile
+from ctrt.oci.reference import parse_new
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -71,6 +72,8 @@ def build(
         if not epoch.isdecimal():
             raise CtrtError(f"SOURCE_DATE_EPOCH is {epoch!r}, which is no number of seconds")
         time_ns = int(epoch) * 1_000_000_000
+    if name:
+        parse_new(name)
     maker = Builder(
         engine, containerfile.parse(text, where, first_line), context, where, arguments or {},
         cache, pull, time_ns, report, progress, platform=platform, ignore=ignore,

@@ -85,10 +85,10 @@ def build_text(
     `where` and `first_line` are what errors call the place of the text's first line.
     """
     from ctrt.engine import entrusted
-    from ctrt.oci.reference import parse
+    from ctrt.oci.reference import parse_new
 
     for name in names:
-        parse(name)  # a mistake in it is told before the work is done
+        parse_new(name)  # a mistake in it is told before the work is done
     ignore = None
     if values.ignorefile is not None:
         from ctrt.images.containerfile import Ignore

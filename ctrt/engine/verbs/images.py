@@ -156,9 +156,12 @@ def _ends(name: str) -> list[str]:
 
 
 def _tag(engine: Engine, values: Values, _report: Report) -> Text:
+    from ctrt.oci.reference import parse_new
+
     image, *names = values.operands
     found = found_image(engine, image)
-    return Text("\n".join(engine.store.tag(name, found.digest).reference for name in names))
+    given = [parse_new(name) for name in names]
+    return Text("\n".join(engine.store.tag(name, found.digest).reference for name in given))
 
 
 def _history(engine: Engine, values: Values, _report: Report) -> Listing | Text:
