@@ -367,6 +367,11 @@ _PACKERS = (
 )
 
 
+def is_packed(first: bytes) -> bool:
+    """Say by a file's first bytes whether `pieces` unpacks it."""
+    return first.startswith((b"\x1f\x8b", *(mark for mark, _, _ in _PACKERS)))
+
+
 class Entry:
     """One member of the archive, its extended headers already applied."""
 

@@ -265,6 +265,30 @@ def test_several_images_are_saved_in_one_archive(
     assert "no.tar" not in os.listdir(tmp_path)
 
 
+def test_packed_archives_are_loaded_as_docker_and_podman_do(own: Engine, tmp_path: Path) -> None:
+    needs("zstd", "xz", "bzip2")
+    other = Engine(str(tmp_path / "other"))
+    path = f"{tmp_path}/plain.tar"
+    verb(own, "save", "-q", "-o", path, "localhost/two")
+    for words in (["gzip", "-k"], ["bzip2", "-k"], ["xz", "-k"], ["zstd", "-q", "-k"]):
+        run(*words, path)
+        end = {"gzip": "gz", "bzip2": "bz2", "xz": "xz", "zstd": "zst"}[words[0]]
+        assert verb(other, "load", "-q", "-i", f"{path}.{end}") == "localhost/two:latest"
+        assert verb(other, "pull", f"docker-archive:{path}.{end}") == "localhost/two:latest"
+        verb(other, "rmi", "-a")
+        Path(f"{path}.{end}").write_bytes(Path(f"{path}.{end}").read_bytes()[:-30])
+        assert f"{path}.{end}" in fails(other, "load", "-q", "-i", f"{path}.{end}")
+    other.close()
+
+
+def test_what_comes_by_a_pipe_is_called_the_standard_input(own: Engine) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", COMMAND, "load"], input="", capture_output=True, text=True,
+        check=False, env={**os.environ, "PYTHONPATH": PACKAGES, "CTRT_ROOT": own.root},
+    )  # fmt: skip
+    assert done.stderr.startswith("ctrt: the standard input is no archive of an image")
+
+
 def test_load_takes_all_that_an_archive_has(own: Engine, tmp_path: Path, podman: list[str]) -> None:
     names = ["localhost/group/one:1", "localhost/two:latest"]
     for name in names:

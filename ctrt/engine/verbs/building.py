@@ -320,7 +320,11 @@ def _load(engine: Engine, values: Values, report: Report) -> Text:
         with engine.store.temporary() as work:
             with open(f"{work.path}/stdin", "xb") as file:
                 copyfileobj(sys.stdin.buffer, file, 1 << 20)
-            return _loaded(engine, f"{work.path}/stdin", values, report)
+            try:
+                return _loaded(engine, f"{work.path}/stdin", values, report)
+            except CtrtError as error:
+                text = str(error).replace(f"{work.path}/stdin", "the standard input")
+                raise CtrtError(text, status=error.status) from None
     return _loaded(engine, path, values, report)
 
 

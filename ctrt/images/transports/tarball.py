@@ -1,21 +1,20 @@
 """A tar archive read by name, without unpacking it.
 
-A gzipped one is first unpacked into an unnamed temporary file, as its members can then be
-reached in any order (`docker save | gzip` is common).
+One that is packed (gzip, bzip2, xz, zstd) is first unpacked into an unnamed temporary file, as its
+members can then be reached in any order (`docker save | gzip` is common).
 """
 
 from __future__ import annotations
 
-import gzip
 import os
 import posixpath
 import tarfile
 import tempfile
 import threading
-import zlib
 from typing import IO, TYPE_CHECKING
 
 from ctrt.errors import CtrtError
+from ctrt.images import _tar
 from ctrt.images._unpack import ALWAYS_BYTES, RATIO
 from ctrt.images.transports.base import PIECE_BYTES
 
@@ -36,8 +35,7 @@ class Tarball:
         except OSError as error:
             raise CtrtError(f"{path} cannot be read: {error.strerror}") from None
         try:
-            if self._file.read(2) == b"\x1f\x8b":
-                self._file.seek(0)
+            if _tar.is_packed(self._file.read(8)):
                 self._file = self._unpacked(self._file)
             self._file.seek(0)
             self._members: dict[str, tarfile.TarInfo] = {}
@@ -47,7 +45,7 @@ class Tarball:
                         raise CtrtError(f"{path} has more than {MEMBERS} members")
                     self._members[posixpath.normpath(member.name).lstrip("/")] = member
             self._size = os.fstat(self._file.fileno()).st_size
-        except (tarfile.TarError, EOFError, zlib.error, OSError) as error:
+        except (tarfile.TarError, _tar.BrokenLayerError, OSError) as error:
             self.close()
             raise CtrtError(f"{path} is no whole tar archive ({error})") from None
         except CtrtError:
@@ -59,8 +57,8 @@ class Tarball:
         plain = tempfile.TemporaryFile(dir=place)  # noqa: SIM115  # closed by close()
         limit = max(ALWAYS_BYTES, RATIO * os.fstat(packed.fileno()).st_size)
         try:
-            with packed, gzip.open(packed) as stream:
-                while piece := stream.read(1 << 20):
+            with packed:
+                for piece in _tar.pieces(self._path):
                     if plain.tell() + len(piece) > limit:
                         raise CtrtError(
                             f"{self._path} grows to more than {limit >> 20} MiB when it is unpacked"
