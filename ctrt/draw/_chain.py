@@ -39,6 +39,10 @@ if TYPE_CHECKING:
 
 _SETS = ("effective", "permitted", "inheritable", "bounding", "ambient")
 _SHORT = ("Eff", "Prm", "Inh", "Bnd", "Amb")
+_LETTERS = (
+    "E effective, P permitted, I inheritable, B bounding, A ambient; a small letter: some of them; "
+    "+ gained, - lost"
+)
 _STEP = 20.0
 _LINE = 26.0
 _COLUMN = 44.0
@@ -99,8 +103,8 @@ def chain(
     legend = "square: in the set, or held  ·  dot: not  ·  plus: gained  ·  minus: lost"
     legend += "  ·  Eff effective, Prm permitted, Inh inheritable, Bnd bounding, Amb ambient"
     wide = max(wide, MARGIN + sheet.text("legend:1", MARGIN, tidy(y + 6), legend, "head").w)
-    heads = ("", *_SHORT, *(f"{word}'" for word in _SHORT), *names)
-    lines = tuple(Line(entry.depth, (entry.label, *_words(entry))) for entry in entries)
+    heads = ("", "NOW", "AFTER", *names)
+    lines = tuple(Line(entry.depth, (entry.label, *_brief(entry))) for entry in entries)
     scene = Scene(
         "chain",
         title,
@@ -118,7 +122,7 @@ def chain(
         tuple(sheet.edges),
         sheet.details,
     )
-    notes = (*reasons, "' after executing " + what)
+    notes = (*reasons, f"AFTER: after executing {what}. {_LETTERS}")
     return Picture(scene, (Block(title), Block("", heads, lines, notes)))
 
 
@@ -168,6 +172,24 @@ def _counted(here: list[str]) -> str:
 
 def _words(entry: Entry) -> tuple[str, ...]:
     return entry.words or tuple(MARKS.get(mark, "?") for mark in entry.marks)
+
+
+def _brief(entry: Entry) -> tuple[str, ...]:
+    """The words of a line of text: of the five sets a letter each, at a place of its own."""
+    words = _words(entry)
+    cells = []
+    for start in (0, len(_SETS)):
+        told = ""
+        for name, word in zip(_SETS, words[start : start + len(_SETS)], strict=True):
+            letter = name[0].upper()
+            if word in ("all", MARKS["on"]):
+                told += letter
+            elif word in ("none", MARKS["off"]):
+                told += MARKS["off"]
+            else:
+                told += word if len(word) == 1 else letter.lower()
+        cells.append(told)
+    return (*cells, *words[2 * len(_SETS) :])
 
 
 def _groups(

@@ -277,6 +277,7 @@ def _users(
     parent = status.parent
     # Who made a nested user namespace is most often the parent, so it is asked for the maps
     # of those in between; the number of generations is bounded by the kernel's nesting limit.
+    # Whom that does not find is looked for among all processes.
     for _ in range(33):
         if parent <= 0 or all(space.key in askable for space in chain):
             break
@@ -285,6 +286,17 @@ def _users(
             parent = processes.status(parent).parent
         except OSError:
             break
+    lacking = {space.key for space in chain} - askable.keys()
+    for other in processes.pids() if lacking else ():
+        try:
+            key = namespaces.identify(other, "user")
+        except OSError:
+            continue
+        if key in lacking:
+            askable[key] = other
+            lacking.discard(key)
+            if not lacking:
+                break
     users = []
     for space in reversed(chain):
         uid_map: tuple[IdRange, ...] | Unknown = Unknown("no process of it could be asked")

@@ -7,12 +7,14 @@ import os
 import select
 import subprocess
 import tempfile
+import time
 import uuid
 from pathlib import Path
 
 import pytest
 from seeing_tools import SHELL, answer, as_user, python, running, unshared
 
+from ctrt import draw
 from ctrt.errors import CtrtError
 from ctrt.linux.processes import IdRange
 from ctrt.observe import (
@@ -27,6 +29,7 @@ from ctrt.observe import (
     networks,
     scan,
     seen_from_inside,
+    snapshot,
     translate_id,
 )
 
@@ -81,6 +84,21 @@ def test_ids_from_any_namespace_to_any_other(place):
                     capture_output=True, text=True, check=True,
                 ).stdout  # fmt: skip
                 assert translate_id(system, 100502, host, there).value == int(told)
+
+
+def test_a_namespace_between_is_asked_for_its_maps_through_whoever_is_in_it():
+    """Not a parent or child of the process, but a stranger."""
+    with unshared("-U") as a:
+        write_maps(a, "0 100000 2000")
+        inner = ("nsenter", "-t", str(a), "-U", "-S", "0", "-G", "0", "unshare", "-U", *SHELL)
+        with running(*inner) as b:
+            write_maps(b, "10 500 100", through=a)
+            seen = snapshot(b, others=False)
+            assert [user.uid_map for user in seen.users[1:]] == [
+                (IdRange(0, 100000, 2000),),
+                (IdRange(10, 100500, 100),),
+            ]
+            assert "left out" not in draw.ids(seen).text()
 
 
 def test_a_map_that_nobody_has_written_or_can_be_asked_for():
@@ -171,6 +189,36 @@ def test_limits_and_use():
         else:
             write(cpu, path, "cpu.max", "150000 100000")
         assert cgroup(cpu, path).limits["cpus"] == 1.5
+
+
+def test_what_limits_have_done_to_those_in_a_cgroup():
+    memory, cpu = controller("memory"), controller("cpu")
+    eat = 'open("/proc/self/oom_score_adj", "w").write("1000"); print("ready", flush=True)'
+    eat += "; sys.stdin.readline(); x = bytearray(64 << 20)"
+    with made_cgroup(memory) as path, running(*python(eat), stderr=subprocess.DEVNULL) as pid:
+        limit = "memory.max" if memory.version == 2 else "memory.limit_in_bytes"
+        write(memory, path, limit, str(32 << 20))
+        write(memory, path, "cgroup.procs", str(pid))
+        assert "killed" not in cgroup(memory, path).use
+        with open(f"/proc/{pid}/fd/0", "w") as stdin:
+            stdin.write("go\n")
+        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+        seen = cgroup(memory, path)
+        assert seen.use["killed"] == 1
+        assert (f"{memory.mount}{path}/{limit}", str(32 << 20)) in seen.raw
+    spin = "print('ready', flush=True)\nwhile True: pass"
+    with made_cgroup(cpu) as path, running(*python(spin)) as pid:
+        if cpu.version == 1:
+            write(cpu, path, "cpu.cfs_quota_us", "1000")
+        else:
+            write(cpu, path, "cpu.max", "1000 100000")
+        write(cpu, path, "cgroup.procs", str(pid))
+        for _ in range(100):
+            if "throttled" in cgroup(cpu, path).use:
+                break
+            time.sleep(0.1)
+        assert cgroup(cpu, path).use["throttled"] > 0
+        write(cpu, "/", "cgroup.procs", str(pid))
 
 
 def test_pressure_frozen_and_delegation():

@@ -52,6 +52,12 @@ def test_what_is_gained_lost_and_held():
 
 def test_the_rules_that_decided_are_told():
     text = drawn().text(300)
+    lines = {
+        line.split()[1].rstrip(","): line.split() for line in text.splitlines() if "─ " in line
+    }
+    assert lines["kill"][2:4] == ["EPIBA", "--IB-"]
+    assert lines["net_raw"][2:4] == ["···B·", "++·B·"]
+    assert all(name in drawn().text() for name in ("net_raw", "kill", "setfcap"))
     assert "executing /bin/ping, as user id 99: the ambient set is cleared" in text
     assert "[capabilities(7)]" in text
     assert "user[host]: all not held, since its own user namespace is not above this one" in text
