@@ -57,7 +57,7 @@ def test_the_rules_that_decided_are_told():
     }
     assert lines["kill"][2:4] == ["EPIBA", "--IB-"]
     assert lines["net_raw"][2:4] == ["···B·", "++·B·"]
-    assert all(name in drawn().text() for name in ("net_raw", "kill", "setfcap"))
+    assert all(name in drawn().text() for name in ("net_raw", "kill", "checkpoint_restore"))
     assert "executing /bin/ping, as user id 99: the ambient set is cleared" in text
     assert "[capabilities(7)]" in text
     assert "user[host]: all not held, since its own user namespace is not above this one" in text
