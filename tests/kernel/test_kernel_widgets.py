@@ -45,7 +45,7 @@ def test_each_view_is_a_widget_too(seen: Kernel, widget: str) -> None:
     assert set(found) == {"text/plain", "image/svg+xml", PICTURE, WIDGET}
     assert found[PICTURE]["title"] == VIEWS[widget]
     assert found["text/plain"].startswith(VIEWS[widget].split()[0])
-    assert seen.good(f"repr({widget})").result["text/plain"].startswith('"')
+    assert seen.good(f"repr({widget})").result["text/plain"][0] in "\"'"
 
 
 def test_it_is_followed_while_it_is_live(seen: Kernel) -> None:
@@ -94,10 +94,10 @@ def test_a_saved_notebook_shows_it_on_any_page() -> None:
     NotebookClient(notebook, timeout=60, store_widget_state=False).execute()
     saved = nbformat.reads(nbformat.writes(notebook), as_version=4)
     nbformat.validate(saved)
-    for cell in saved.cells:
+    for cell, title in zip(saved.cells, ("Namespaces of the host", "the host"), strict=True):
         (output,) = cell.outputs
         assert set(output.data) == {"text/plain", "image/svg+xml", PICTURE, WIDGET}
-        assert output.data["text/plain"].startswith("the host\n")
+        assert output.data["text/plain"].startswith(f"{title}\n")
     page, _ = HTMLExporter().from_notebook_node(saved)
     pictures = re.findall(r'<img[^>]* src="data:image/svg\+xml;base64,([^"]+)"', page, re.DOTALL)
     assert len(pictures) == 2
