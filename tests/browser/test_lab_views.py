@@ -81,13 +81,13 @@ def test_each_view_in_a_tab(lab_page: LabPage) -> None:
         (
             "ids",
             lambda: _more(lab_page, panel, "one", "User and Group Ids"),
-            "Container one",
+            "Ids of container one",
             "user[1]",
         ),
         (
             "stack",
             lambda: _more(lab_page, panel, "one", "Who Started It"),
-            "Container one",
+            "From the machine's first process to container one",
             "sleep",
         ),
         (
