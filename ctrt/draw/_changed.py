@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ctrt.draw._labels import all_four
 from ctrt.words import plural, visible
 
 if TYPE_CHECKING:
@@ -25,7 +26,8 @@ def changed(changes: Sequence[Change]) -> list[str]:
         elif change.kind == "cgroup":
             words.append("in a cgroup of its own")
         elif change.kind == "credential":
-            words.append(f"{change.what}: {change.before or 'none'} → {change.after or 'none'}")
+            before, after = (all_four(value) or "none" for value in (change.before, change.after))
+            words.append(f"{change.what}: {before} → {after}")
     for sign, told in (("+", "mounted"), ("-", "unmounted")):
         paths = [c.what for c in changes if (c.kind, c.sign) == ("mount", sign)]
         if paths:

@@ -159,6 +159,8 @@ def _told(change: Change, side: int, ids: bool) -> str:
     value = (change.before, change.after)[side]
     if ids or not value:
         return visible(value)
+    if change.kind == "credential":
+        return visible(labels.all_four(value))
     if change.kind == "mount":
         return visible(_mounted(value, (change.after, change.before)[side], after=bool(side)))
     if change.kind == "namespace":

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from ctrt.observe import Fellow, Snapshot, Space, UserNamespace
 
 
+_FOUR = 4
+
+
 class Words(NamedTuple):
     """What is said about a kind of namespace."""
 
@@ -86,6 +89,12 @@ KIND_WORDS = {
         "time_namespaces(7)",
     ),
 }
+
+
+def all_four(value: str) -> str:
+    """The real, effective, saved and file system id in words; one where they are the same."""
+    told = value.split(", ")
+    return told[0] if len(told) == _FOUR and len(set(told)) == 1 else value
 
 
 def name(snapshot: Snapshot, kind: str, ids: bool) -> str:

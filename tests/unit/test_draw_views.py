@@ -8,6 +8,7 @@ import drawings
 import pytest
 
 from ctrt import draw
+from ctrt.draw._changed import changed
 from ctrt.draw._measure import fit
 from ctrt.draw._scene import Raw
 from ctrt.draw._text import Block, Line, render
@@ -256,6 +257,15 @@ def test_a_difference_shows_what_differs_and_not_the_numbers():
     assert "4026533000" in draw.difference(changes, ids=True).text()
     assert [row["diff"] for row in picture.json()["rows"]] == ["", "~", "~", "", "+", "", "-"]
     assert "Nothing differs." in draw.difference(()).text()
+
+
+def test_four_ids_that_are_the_same_are_one():
+    same = Change("~", "credential", "user ids", "0, 0, 0, 0", "7, 7, 7, 7")
+    other = Change("~", "credential", "user ids", "0, 0, 0, 0", "7, 0, 7, 0")
+    shown = [draw.difference((c,), ids=ids).scene.rows[1].cells[1:]
+             for c, ids in ((same, False), (other, False), (same, True))]  # fmt: skip
+    assert shown == [("0", "7"), ("0", "7, 0, 7, 0"), ("0, 0, 0, 0", "7, 7, 7, 7")]
+    assert changed([same]) == ["user ids: 0 → 7"]
 
 
 def mount(before, after, sign="~"):
