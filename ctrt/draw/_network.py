@@ -123,7 +123,9 @@ def network(
 
 def _quiet(side: Side) -> bool:
     known = side.known
-    return known is not None and len(known.links) == 1 and not known.listeners and not known.routes
+    if known is None or len(known.links) != 1 or known.listeners or known.routes:
+        return False
+    return isinstance(known.tables, Unknown) or not known.tables
 
 
 def _ports(side: Side, keys: set[Key], everything: bool) -> list[Port]:
@@ -225,6 +227,13 @@ def _told(side: Side, ids: bool, everything: bool) -> list[str]:
     ports = sorted({(one.protocol, one.port, one.address) for one in known.listeners})
     if ports:
         told.append("listens on " + ", ".join(_socket(*one) for one in ports))
+    if isinstance(known.tables, Unknown):
+        told.append(f"rules of nftables could not be read: {known.tables.reason}")
+    else:
+        told += [
+            f"rules in {one.family} {one.name}: {one.rules}, in {plural(one.chains, 'chain')}"
+            for one in known.tables
+        ]
     if known.missing:
         told.append(f"not all could be asked: {known.missing}")
     return told
@@ -348,7 +357,9 @@ def _box(
 
 
 _NET = labels.KIND_WORDS["net"]
-_ABOUT = Detail(_NET.meaning, (), _NET.man, "ip -d link; ip addr; ip route; ss -lntu")
+_ABOUT = Detail(
+    _NET.meaning, (), _NET.man, "ip -d link; ip addr; ip route; ss -lntu; nft list ruleset"
+)
 
 
 def _detail(port: Port, ends: dict[tuple[Key, int], Port], ids: bool) -> Detail:

@@ -47,7 +47,7 @@ if TYPE_CHECKING:
         reached,
         translate,
     )
-    from ctrt.observe._network import Address, Link, Listener, Network, Route, networks
+    from ctrt.observe._network import Address, Link, Listener, Network, Route, RuleTable, networks
     from ctrt.observe._owners import Owner, Pod, of_cgroup, owner_of, owners
     from ctrt.observe._reach import Reach, credentials, executable, reach, roots
     from ctrt.observe._scan import scan
@@ -76,7 +76,7 @@ _LATER = {
         "HostPath IdMapping Member Mounted PeerGroup holding id_mappings locked mounted "
         "peer_groups reached translate"
     ),
-    "_network": "Address Link Listener Network Route networks",
+    "_network": "Address Link Listener Network Route RuleTable networks",
     "_owners": "Owner Pod of_cgroup owner_of owners",
     "_reach": "Reach credentials executable reach roots",
     "_scan": "scan",
@@ -111,6 +111,7 @@ __all__ = [
     "Process",
     "Reach",
     "Route",
+    "RuleTable",
     "Snapshot",
     "Space",
     "Station",

@@ -74,11 +74,21 @@ class Listener(NamedTuple):
     inode: int
 
 
+class RuleTable(NamedTuple):
+    """A table of nftables: "ip", "ip6", "inet", ... and how many chains and rules it has."""
+
+    family: str
+    name: str
+    chains: int
+    rules: int
+
+
 class Network(NamedTuple):
     """A network namespace.
 
     `missing` is "" when all was told; where only /proc/PID/net could be read it says why. Then
-    kinds, masters, peers and IPv4 addresses of links are not known.
+    kinds, masters, peers and IPv4 addresses of links are not known. `tables` are those of
+    nftables, which iptables writes to as well.
     """
 
     key: Key
@@ -86,6 +96,7 @@ class Network(NamedTuple):
     routes: tuple[Route, ...]
     listeners: tuple[Listener, ...]
     missing: str
+    tables: tuple[RuleTable, ...] | Unknown = ()
 
 
 def networks(system: System, *, of: Key | None = None) -> dict[Key, Network | Unknown]:
@@ -154,8 +165,8 @@ def _network(
     if key in descriptors:
         own = system.processes[system.me].namespace("net") == key
         try:
-            links, routes = _in_thread(lambda: _ask(key, descriptors, own))
-            return Network(key, links, routes, listeners, "")
+            links, routes, tables = _in_thread(lambda: _ask(key, descriptors, own))
+            return Network(key, links, routes, listeners, "", tables)
         except ImportError:
             reason = Unknown("that takes pyroute2: pip install pyroute2")
         except PermissionError:
@@ -192,8 +203,8 @@ def _in_thread(work: Callable[[], Any]) -> Any:
 
 def _ask(
     key: Key, descriptors: dict[Key, int], own: bool
-) -> tuple[tuple[Link, ...], tuple[Route, ...]]:
-    """The links and routes of a namespace, from a thread that joins it."""
+) -> tuple[tuple[Link, ...], tuple[Route, ...], tuple[RuleTable, ...] | Unknown]:
+    """The links, routes and tables of a namespace, from a thread that joins it."""
     from pyroute2 import IPRoute
 
     if not own:
@@ -254,7 +265,39 @@ def _ask(
                 _TYPES[kind] if kind < len(_TYPES) else str(kind),
             )
         )
-    return tuple(links), tuple(routes)
+    return tuple(links), tuple(routes), _tables()
+
+
+# The address families of tables: linux/netfilter.h.
+_FAMILIES = {1: "inet", 2: "ip", 3: "arp", 5: "netdev", 7: "bridge", 10: "ip6"}
+
+
+def _tables() -> tuple[RuleTable, ...] | Unknown:
+    """The nftables of the namespace that this thread is in: reading them takes CAP_NET_ADMIN."""
+    from pyroute2.netlink.exceptions import NetlinkError
+    from pyroute2.nftables.main import NFTables
+
+    try:
+        with NFTables(nfgen_family=0) as netlink:
+            found = {
+                (message["nfgen_family"], message.get_attr("NFTA_TABLE_NAME")): [0, 0]
+                for message in netlink.get_tables()
+            }
+            for place, told, name in (
+                (0, netlink.get_chains(), "NFTA_CHAIN_TABLE"),
+                (1, netlink.get_rules(), "NFTA_RULE_TABLE"),
+            ):
+                for message in told:
+                    face = message["nfgen_family"], message.get_attr(name)
+                    found.setdefault(face, [0, 0])[place] += 1
+    except NetlinkError as error:
+        return Unknown(os.strerror(error.code).lower())
+    except OSError as error:
+        return Unknown((error.strerror or str(error)).lower())
+    return tuple(
+        RuleTable(_FAMILIES.get(family, str(family)), name, *counts)
+        for (family, name), counts in sorted(found.items())
+    )
 
 
 def _namespace_numbers(descriptors: dict[Key, int]) -> dict[int, Key]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import select
+import shutil
 import subprocess
 import tempfile
 import time
@@ -18,6 +19,7 @@ from ctrt import draw
 from ctrt.errors import CtrtError
 from ctrt.linux.processes import IdRange
 from ctrt.observe import (
+    RuleTable,
     Unknown,
     cgroup,
     cgroup_root,
@@ -314,6 +316,28 @@ def test_links_addresses_routes_and_veth_peers():
         assert found[key[two]].missing == ""
         # The caller has not moved.
         assert os.readlink("/proc/thread-self/ns/net") == own
+
+
+@pytest.mark.skipif(not shutil.which("iptables"), reason="needs iptables")
+def test_rules_are_found_where_they_are():
+    script = (
+        "iptables -A INPUT -p tcp --dport 80 -j ACCEPT && iptables -A INPUT -j ACCEPT && "
+        "iptables -t nat -A PREROUTING -p tcp --dport 8080 -j DNAT --to 192.0.2.2:80 || exit 1; "
+        "echo ready; read line"
+    )
+    if (
+        "nf_tables"
+        not in subprocess.run(["iptables", "-V"], capture_output=True, text=True, check=True).stdout
+    ):
+        pytest.skip("this iptables does not write to nftables")
+    with unshared("-n", command=("sh", "-c", script)) as pid, unshared("-n") as plain:
+        system = scan()
+        found = networks(system)
+        assert found[system.space(pid, "net").key].tables == (
+            RuleTable("ip", "filter", 1, 2),
+            RuleTable("ip", "nat", 1, 1),
+        )
+        assert found[system.space(plain, "net").key].tables == ()
 
 
 def test_listening_sockets():

@@ -24,6 +24,7 @@ from ctrt.observe import (
     Owner,
     Pressure,
     Route,
+    RuleTable,
     Station,
     Unknown,
     program,
@@ -208,6 +209,17 @@ def test_of_the_host_only_what_leads_to_the_others_is_drawn():
     assert "fe80" not in text
     assert "192.0.2.7/24" in draw.network(sides(), all=True).text()
     assert "veth9f3a21bc" in draw.network(sides(), ids=True).text()
+
+
+def test_rules_of_a_namespace_are_counted_by_table():
+    host, pod = sides()
+    tables = (RuleTable("ip", "nat", 2, 1), RuleTable("inet", "filter", 1, 7))
+    text = draw.network([host, pod._replace(known=pod.known._replace(tables=tables))]).text()
+    assert "rules in ip nat: 1, in 2 chains" in text
+    assert "rules in inet filter: 7, in 1 chain" in text
+    closed = pod.known._replace(tables=Unknown("operation not permitted"))
+    text = draw.network([host, pod._replace(known=closed)]).text()
+    assert "rules of nftables could not be read: operation not permitted" in text
 
 
 def test_a_veth_pair_is_one_line_from_one_end_to_the_other():

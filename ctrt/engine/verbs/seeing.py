@@ -402,7 +402,13 @@ def _network(engine: Engine, words: list[str], values: Values) -> Picture:
 def _lonely(network: Any) -> bool:
     if len(getattr(network, "links", ())) != 1:
         return False
-    return not network.listeners and not network.routes
+    return not network.listeners and not network.routes and not _ruled(network)
+
+
+def _ruled(network: Any) -> bool:
+    from ctrt import observe
+
+    return bool(network.tables) and not isinstance(network.tables, observe.Unknown)
 
 
 def _who(system: System, owners: dict[int, Owner], pids: tuple[int, ...]) -> str:
