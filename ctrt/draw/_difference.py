@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections import Counter
 from typing import TYPE_CHECKING
 
 from ctrt.draw import _labels as labels
@@ -136,7 +137,8 @@ def _label(alike: Sequence[Change]) -> str:
     if len(names) == 1:
         return names[0]
     if alike[0].kind != "mount":
-        return ", ".join(names)
+        counted = Counter(names)
+        return ", ".join(name if n == 1 else f"{name} ×{n}" for name, n in counted.items())
     above = os.path.commonpath(names) if all(name.startswith("/") for name in names) else "/"
     return plural(len(names), "mount") + (f" below {above}" if above != "/" else f", as {names[0]}")
 

@@ -170,8 +170,8 @@ def test_what_has_changed_since_a_recording(made, tmp_path):
     (tmp_path / "box-1").write_text("no recording, though a container is called that")
     with unshared("-mn", command=("sh", "-c", "mount -t tmpfs later /mnt; echo ready; read x")):
         text = picture(made, f"diff {file} now").text()
-        rows = {tuple(line.split()[1:3]) for line in text.splitlines()}
-        assert {("+", "mnt"), ("+", "net")} <= rows
+        assert "+ mnt" in text
+        assert "+ net" in text
         observe.record(str(tmp_path / "after"), observe.watch(seconds=0))
     text = picture(made, f"diff {file} {tmp_path}/after").text()
     assert "+ net" in text

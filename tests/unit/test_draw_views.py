@@ -271,6 +271,14 @@ def test_a_difference_shows_what_differs_and_not_the_numbers():
     assert "Nothing differs." in draw.difference(()).text()
 
 
+def test_namespaces_of_a_kind_that_have_come_are_counted():
+    changes = [Change("+", "namespace", "mnt", "", f"mnt:[{n}]") for n in (11, 12)]
+    changes.append(Change("+", "namespace", "net", "", "net:[13]"))
+    text = draw.difference(changes).text()
+    assert "+ mnt ×2" in text
+    assert "+ net" in text
+
+
 def test_four_ids_that_are_the_same_are_one():
     same = Change("~", "credential", "user ids", "0, 0, 0, 0", "7, 7, 7, 7")
     other = Change("~", "credential", "user ids", "0, 0, 0, 0", "7, 0, 7, 0")
