@@ -180,8 +180,9 @@ def _joined(ends: dict[tuple[Key, int], Port]) -> list[tuple[Port, Port, bool]]:
     return found
 
 
-def _kind(link: Link) -> str:
+def _kind(link: Link, upon: str = "") -> str:
     word = link.kind or ("loopback" if link.name == "lo" else "device")
+    word += f" on {upon}" if upon else ""
     return word if link.up else f"{word}, down"
 
 
@@ -335,7 +336,7 @@ def _box(
     for port in ports:
         lower = "" if port.link.kind == "veth" else _cells(port, ends, ids)[3]
         lower = lower.removesuffix(f" in {side.name}")
-        said = (_kind(port.link), lower and f"on {lower}", _addresses(port.link, ids))
+        said = (_kind(port.link, lower), _addresses(port.link, ids))
         words = " ".join(filter(None, said))
         drawn = chip(port.id, _name(port.link, ids), words, side.name)._replace(
             kind="net", x=tidy(x + PAD + port.depth * _INDENT), y=tidy(at)

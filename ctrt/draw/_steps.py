@@ -33,6 +33,7 @@ _WORDS = 18.0
 _LINES = 3
 _LONGEST = 240.0
 SEEN = "✓ "
+_LEGEND = "✓: what has changed after the step, as the kernel tells it"
 _NEW = "NEW is the directory where the new root is put together, until it becomes /."
 _SUBS = {OUTSIDE: "the process that starts it", INSIDE: "the first process of the container"}
 
@@ -94,6 +95,9 @@ def steps(
         words = fit(f"note: {_shown(note, hidden)}", 2 * _LANE, SUB_SIZE)
         sheet.text(f"note:{number}", MARGIN, tidy(bottom + 14), words)
         bottom += 22
+    if changes:
+        sheet.text("legend:1", MARGIN, tidy(bottom + 14), _LEGEND, "head")
+        bottom += 20
     lines = tuple(Line(-1, row.cells) for row in sheet.rows)
     heads = ("Step", "Name", "Where", "Makes", *(() if changes is None else ("Changed",)))
     scene = Scene(
