@@ -6,8 +6,9 @@ what is watched. While it is not, nothing runs. The comm goes wherever the kerne
 so the panel works with kernels of other machines, too.
 
 From the panel: {"type": "visible", "seconds": 2 | null}, {"type": "watch", "pictures": [WORDS]},
-{"type": "do", "id": N, "action": A, "name": NAME}, with the actions stop, remove, output, terminal
-and pull. WORDS are those of `%ctrt graph`, or ["difference", ONE, OTHER].
+{"type": "do", "id": N, "action": A, "name": NAME}, with the actions stop, remove, output, terminal,
+forget (a container that has ended) and pull. WORDS are those of `%ctrt graph`, or ["difference",
+ONE, OTHER].
 To the panel: {"type": "world", ...}, {"type": "picture", "words", "graph" | "error"},
 {"type": "progress", "name", "done", "total"}, {"type": "done", "id", "text" | "error"}.
 """
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
     from comm.base_comm import BaseComm
 
+    from ctrt.engine import Engine
     from ctrt.images.pull import Progress
 
 TARGET = "ctrt.world"
@@ -133,15 +135,20 @@ def world() -> dict[str, Any]:
     from ctrt_kernel import jobs
 
     engine = default_engine()
-    kept = {job.name for job in jobs.running() if job.name and not job.keeps}
+    mine = {job.name: job for job in jobs.running() if job.name}
     try:
         containers = [
             {
                 "name": state["name"],
                 "image": parse(state["image"]).familiar(),
-                "command": one_line(state["command"], 200),
+                "command": (
+                    "kept for cells"
+                    if state["name"] in mine and mine[state["name"]].keeps
+                    else one_line(state["command"], 200)
+                ),
                 "pid": int(state["pid"]),
-                "output": state["name"] in kept or bool(state.get("record")),
+                "output": bool(state.get("record"))
+                or (state["name"] in mine and not mine[state["name"]].keeps),
             }
             for state in engine.states()
         ]
@@ -149,8 +156,10 @@ def world() -> dict[str, Any]:
             {"name": parse(image.reference).familiar(), "size": image.size}
             for image in engine.store.images()
         ]
+        ended = _ended(engine, {entry["name"] for entry in containers})
     except (CtrtError, OSError) as error:
-        return {"error": str(error), "containers": [], "images": [], "sandboxes": []}
+        nothing: dict[str, Any] = {"containers": [], "ended": [], "images": [], "sandboxes": []}
+        return {"error": str(error), **nothing}
     sandboxes = [
         {"name": f"process {job.pid}", "command": job.what, "pid": job.pid}
         for job in jobs.running()
@@ -158,7 +167,26 @@ def world() -> dict[str, Any]:
     ]
     containers.sort(key=lambda entry: str(entry["name"]))
     images.sort(key=lambda entry: str(entry["name"]))
-    return {"containers": containers, "images": images, "sandboxes": sandboxes}
+    return {"containers": containers, "ended": ended, "images": images, "sandboxes": sandboxes}
+
+
+def _ended(engine: Engine, running: set[str]) -> list[dict[str, Any]]:
+    """The containers that were left running, and have ended, and are not forgotten yet."""
+    from ctrt.engine import detached
+    from ctrt.oci.reference import parse
+
+    found = []
+    for record in detached.records(engine.root):
+        if record.name in running:
+            continue
+        status = record.status
+        try:
+            image = parse(record.state()["image"]).familiar()
+        except OSError:
+            continue  # somebody forgot it just now
+        how = "ended" if status is None else f"ended with status {status}"
+        found.append({"name": record.name, "image": image, "how": how})
+    return found
 
 
 def _picture(words: tuple[str, ...]) -> dict[str, Any]:
@@ -190,6 +218,12 @@ def _stop(name: str, _send: Callable[[dict[str, Any]], None]) -> str:
 def _remove(name: str, _send: Callable[[dict[str, Any]], None]) -> str:
     default_engine().remove_image(name)
     return name
+
+
+def _forget(name: str, _send: Callable[[dict[str, Any]], None]) -> str:
+    from ctrt.engine.verbs import VERBS
+
+    return str(VERBS["rm"](default_engine(), ["--", name]))
 
 
 def _output(name: str, _send: Callable[[dict[str, Any]], None]) -> str:
@@ -264,6 +298,7 @@ def _pull(name: str, send: Callable[[dict[str, Any]], None]) -> str:
 
 
 _ACTIONS: dict[str, Callable[[str, Callable[[dict[str, Any]], None]], str]] = {
+    "forget": _forget,
     "output": _output,
     "pull": _pull,
     "remove": _remove,

@@ -27,7 +27,7 @@ function shown(world: unknown, others: Partial<Hands> = {}): WorldList {
 }
 
 test('a world is read with care', () => {
-  const empty: World = { containers: [], sandboxes: [], images: [], error: '' };
+  const empty: World = { containers: [], sandboxes: [], ended: [], images: [], error: '' };
   for (const odd of [null, 1, 'x', [], { containers: 'x', images: { a: 1 } }]) {
     assert.deepEqual(readWorld(odd), empty);
   }
@@ -72,6 +72,26 @@ test('a press on a button does what it says', async () => {
   find(list.node, '[data-key="Terminal anna"]').click();
   await new Promise((resolve) => setTimeout(resolve, 0));
   assert.equal(find(list.node, '[role=status]').textContent, 'no terminal in anna');
+});
+
+test('what has ended can be read, and forgotten', async () => {
+  const done: string[] = [];
+  const list = shown(
+    { ended: [{ name: 'otto', image: 'busybox', how: 'ended with status 3' }] },
+    {
+      do: (action, name) => {
+        done.push(`${action} ${name}`);
+        return Promise.resolve('');
+      },
+      output: (name) => done.push(`output ${name}`),
+    },
+  );
+  assert.match(list.node.textContent, /ended with status 3 · busybox/);
+  assert.equal(list.node.querySelector('[data-key="Stop otto"]'), null);
+  find(list.node, '[data-key="Output otto"]').click();
+  find(list.node, '[data-key="Forget otto"]').click();
+  await Promise.resolve();
+  assert.deepEqual(done, ['output otto', 'forget otto']);
 });
 
 test('a pull has a bar', () => {

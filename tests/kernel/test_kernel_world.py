@@ -76,6 +76,15 @@ def test_the_world(kernel: Kernel, panel: Panel) -> None:
     panel.world_with(None)
 
 
+def test_a_container_that_is_kept_says_what_for(kernel: Kernel, panel: Panel) -> None:
+    kernel.good(f"%%container --as kept {IMAGE}\ntrue")
+    panel.say(type="visible", seconds=0.5)
+    (container,) = panel.world_with("kept")["containers"]
+    assert container["command"] == "kept for cells"
+    assert container["output"] is False
+    kernel.good("%ctrt stop kept")
+
+
 def test_what_did_not_change_is_not_told(kernel: Kernel, panel: Panel) -> None:
     panel.say(type="visible", seconds=0.5)
     panel.hear("world")
@@ -116,8 +125,18 @@ def test_the_output_of_a_container_that_was_left_running(kernel: Kernel, panel: 
         assert container["output"] is True
         panel.say(type="do", id=3, action="output", name="apart")
         assert panel.hear("done") == {"type": "done", "id": 3, "text": "from afar\n"}
-    finally:
         kernel.good("%ctrt stop -t 0 apart")
+        ended: list[dict[str, Any]] = []
+        while not ended:
+            ended = panel.hear("world")["ended"]
+        assert ended == [{"name": "apart", "image": IMAGE, "how": "ended with status 137"}]
+        panel.say(type="do", id=4, action="output", name="apart")
+        assert panel.hear("done") == {"type": "done", "id": 4, "text": "from afar\n"}
+        panel.say(type="do", id=5, action="forget", name="apart")
+        while ended:
+            ended = panel.hear("world")["ended"]
+    finally:
+        kernel.run("%ctrt rm --force apart")
 
 
 def test_a_terminal_where_a_program_of_unshare_is(kernel: Kernel, panel: Panel) -> None:

@@ -6,7 +6,7 @@
 
 import { html } from '../view/dom.js';
 import { LAYERS, MACHINE } from './views.js';
-import { size, type Action, type Container, type Image, type World } from './world.js';
+import { size, type Action, type Container, type Ended, type Image, type World } from './world.js';
 
 export interface Hands {
   /** Do something; the promise tells what was said, or fails with a sentence. */
@@ -125,6 +125,15 @@ export class WorldList {
               '',
             ),
           ]),
+      ...(world.ended.length === 0
+        ? []
+        : [
+            this.section(
+              'Ended',
+              world.ended.map((entry) => this.ended(entry)),
+              '',
+            ),
+          ]),
       this.section(
         'Images',
         world.images.map((entry) => this.image(entry)),
@@ -228,15 +237,12 @@ export class WorldList {
       this.hands.more(name, others, more);
     });
     more.setAttribute('aria-haspopup', 'menu');
+    const what = entry.image === '' ? entry.command : `${entry.image} · ${entry.command}`;
     return html(
       'li',
       { class: 'ctrt-world-container', 'data-name': name },
       html('span', { class: 'ctrt-world-name', title: name }, name),
-      html(
-        'span',
-        { class: 'ctrt-world-what', title: entry.command },
-        entry.image === '' ? entry.command : `${entry.image} · ${entry.command}`,
-      ),
+      html('span', { class: 'ctrt-world-what', title: what }, what),
       html(
         'span',
         { class: 'ctrt-world-hands' },
@@ -251,6 +257,23 @@ export class WorldList {
           : null,
         this.button('Stop', name, () => void this.do('stop', name)),
         more,
+      ),
+    );
+  }
+
+  private ended({ name, image, how }: Ended): HTMLElement {
+    return html(
+      'li',
+      { class: 'ctrt-world-ended', 'data-name': name },
+      html('span', { class: 'ctrt-world-name', title: name }, name),
+      html('span', { class: 'ctrt-world-what', title: `${how} · ${image}` }, `${how} · ${image}`),
+      html(
+        'span',
+        { class: 'ctrt-world-hands' },
+        this.button('Output', name, () => {
+          this.hands.output(name);
+        }),
+        this.button('Forget', name, () => void this.do('forget', name)),
       ),
     );
   }
@@ -297,8 +320,8 @@ export const PANEL_STYLE = `
 .ctrt-world li:hover, .ctrt-world li:focus-within { background: var(--jp-layout-color2); }
 .ctrt-world-name { font-weight: 600; overflow: hidden; text-overflow: ellipsis; white-space: nowrap; }
 .ctrt-world-what { color: var(--jp-ui-font-color1); font-size: 12px; overflow: hidden; text-overflow: ellipsis; white-space: nowrap; }
-.ctrt-world-hands { display: flex; flex-wrap: wrap; gap: 4px; margin: 3px 0 2px; }
-.ctrt-world-button { background: var(--jp-layout-color1); border: 1px solid var(--jp-border-color1); border-radius: 4px; color: inherit; cursor: pointer; font: inherit; font-size: 12px; padding: 2px 8px; }
+.ctrt-world-hands { display: flex; flex-wrap: wrap; gap: 3px; margin: 3px 0 2px; }
+.ctrt-world-button { background: var(--jp-layout-color1); border: 1px solid var(--jp-border-color1); border-radius: 4px; color: inherit; cursor: pointer; font: inherit; font-size: 12px; padding: 2px 6px; }
 .ctrt-world-button:hover { background: var(--jp-layout-color3); }
 .ctrt-world :focus-visible { outline: 2px solid var(--jp-brand-color1); outline-offset: 1px; }
 .ctrt-world p { margin: 4px 0; }

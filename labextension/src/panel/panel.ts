@@ -13,6 +13,7 @@ import type { Message } from '@lumino/messaging';
 import { Menu, Widget } from '@lumino/widgets';
 import { html } from '../view/dom.js';
 import { draw, type Handle } from '../view/view.js';
+import { icon } from './icon.js';
 import { WorldList } from './list.js';
 import { CONTAINER, difference, tabLabel } from './views.js';
 import { Line, TARGET, type Action, type World } from './world.js';
@@ -212,6 +213,9 @@ export class WorldPanel extends Widget {
     const tab = new MainAreaWidget({ content });
     tab.id = id;
     tab.title.label = label;
+    tab.title.caption = label;
+    tab.title.icon = icon;
+    tab.toolbar.hide();
     tab.title.closable = true;
     if (ONE_DOCUMENT) {
       tab.node.style.minHeight = '45vh';

@@ -9,8 +9,8 @@ import { ICommandPalette } from '@jupyterlab/apputils';
 import { ILauncher } from '@jupyterlab/launcher';
 import { ISettingRegistry } from '@jupyterlab/settingregistry';
 import type { ReadonlyPartialJSONObject } from '@lumino/coreutils';
-import { LabIcon } from '@jupyterlab/ui-components';
 import { findRenderers, type Renderers } from '../live.js';
+import { icon } from './icon.js';
 import { PANEL_STYLE } from './list.js';
 import { VIEW, WorldPanel } from './panel.js';
 import { MACHINE } from './views.js';
@@ -21,15 +21,6 @@ const TERMINAL = 'ctrt:terminal';
 const STOP = 'ctrt:stop';
 const REMOVE = 'ctrt:remove';
 const ROWS = ['ctrt-world-container', 'ctrt-world-image'];
-
-const icon = new LabIcon({
-  name: 'ctrt:containers',
-  svgstr: `<svg xmlns="http://www.w3.org/2000/svg" width="16" viewBox="0 0 64 64">
-  <g class="jp-icon3" stroke="#616161" stroke-width="5" stroke-linejoin="round">
-  <rect x="4" y="10" width="56" height="44" rx="8" fill="none"/>
-  <path d="M15 45V24h12l4 4h18v17z" fill="none"/></g>
-</svg>`,
-});
 
 const plugin: JupyterFrontEndPlugin<void> = {
   id: ID,

@@ -15,6 +15,14 @@ export interface Container {
   readonly output: boolean;
 }
 
+/** A container that was left running, and has ended; its output is still there. */
+export interface Ended {
+  readonly name: string;
+  readonly image: string;
+  /** How it ended, in words. */
+  readonly how: string;
+}
+
 export interface Image {
   readonly name: string;
   /** Bytes. */
@@ -24,11 +32,12 @@ export interface Image {
 export interface World {
   readonly containers: readonly Container[];
   readonly sandboxes: readonly Container[];
+  readonly ended: readonly Ended[];
   readonly images: readonly Image[];
   readonly error: string;
 }
 
-export type Action = 'stop' | 'remove' | 'output' | 'pull' | 'terminal';
+export type Action = 'stop' | 'remove' | 'forget' | 'output' | 'pull' | 'terminal';
 
 /** Where a kernel's messages go to. */
 export interface Listener {
@@ -80,6 +89,11 @@ export function readWorld(value: unknown): World {
   return {
     containers: list(data.containers).map(container),
     sandboxes: list(data.sandboxes).map(container),
+    ended: list(data.ended).map((ended) => ({
+      name: text(ended.name),
+      image: text(ended.image),
+      how: text(ended.how),
+    })),
     images: list(data.images).map((image) => ({
       name: text(image.name),
       size: number(image.size),
