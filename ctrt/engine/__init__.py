@@ -108,6 +108,9 @@ class Stop:
 
             lines += [f"that made: {words}" for words in changed(made)]
         lines += step.lines(f"{self.index + 1:>{width}}/{len(self.plan.steps)}")
+        # As in the picture: what is called otherwise the next time is left out.
+        for path, word in sorted(self.names.items(), key=lambda item: -len(item[0])):
+            lines = [line.replace(path, word) for line in lines]
         if self.pid:
             lines.append(f"so far there is process {self.pid}; look at it: ctrt graph {self.pid}")
         return "\n".join(lines)
@@ -686,7 +689,14 @@ class Engine:
         self._prepare_root()
         # While it waits for an answer a helper serves nobody else.
         launcher, plan, follower = Launcher(self.containers), prepared.plan, Follower()
-        names = {self.root: "ROOT", directory or "": "NEW", prepared.name: "NAME"}
+        names = {self.root: "ROOT"}
+        if directory:
+            from ctrt.engine.config import cgroup_name
+
+            names[directory] = "NEW"
+            names[cgroup_name(prepared.name, directory)] = "NAME"
+            if prepared.name.partition("-")[0] in _ADJECTIVES.split():  # one that we gave it
+                names[prepared.name] = "NAME"
 
         def asked(index: int) -> bool:
             pid = launcher.child()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import socket
 import sys
 import threading
@@ -34,7 +35,7 @@ def image(lab: Lab) -> None:
     from ctrt.images.hostimage import from_host
 
     engine = Engine(str(lab.settings.parent / "ctrt"))
-    from_host(engine.store, IMAGE, ["sh", "base64", "cat", "grep", "ls", "sleep"])
+    from_host(engine.store, IMAGE, ["sh", "base64", "cat", "grep", "ls", "mount", "sleep"])
     engine.close()
 
 
@@ -262,6 +263,71 @@ def test_build_an_image_in_a_cell(lab_page: LabPage) -> None:
     lab_page.run_all()
     expect(lab_page.page.locator(".jp-OutputArea").last).to_have_text("hello\n")
     lab_page.screenshot("build")
+
+
+def test_values_and_files(lab_page: LabPage) -> None:
+    _open(
+        lab_page,
+        "names = ['Ada', 'Grace']",
+        f"%%container --put names=/data/names.json --out text {IMAGE}\ncat /data/names.json",
+        f"%%container --json found {IMAGE}\necho '{{\"names\": 2}}'",
+        "text, found",
+    )
+    lab_page.run_all()
+    value = _cell(lab_page, 3)
+    expect(value).to_contain_text("""('["Ada", "Grace"]', {'names': 2})""")
+    _keep(lab_page, "values", value)
+
+
+def test_jobs_and_terminals(lab_page: LabPage) -> None:
+    _open(
+        lab_page,
+        f"%%container --bg=clock {IMAGE}\nfor i in 1 2 3; do echo tick $i; sleep 0.3; done",
+        f"%%container --as one --cap-add SYS_ADMIN {IMAGE}\nmount -t tmpfs none /tmp",
+        f"%%container --as two {IMAGE}\ngrep -c ' /tmp ' /proc/mounts || echo not here",
+        "%%container --in one\ngrep ' /tmp ' /proc/mounts",
+        "clock.wait(), clock.text()",
+    )
+    lab_page.run_all()
+    job = _cell(lab_page, 0)
+    expect(job).to_contain_text("runs in the background")
+    expect(job).to_contain_text("tick 3")
+    expect(_cell(lab_page, 2)).to_contain_text("0\nnot here")
+    expect(_cell(lab_page, 3)).to_contain_text("none /tmp tmpfs")
+    last = _cell(lab_page, 4)
+    expect(last).to_contain_text(r"(0, 'tick 1\ntick 2\ntick 3\n')")
+    _keep(lab_page, "terminals", last)
+
+
+def test_the_lecture_s_unshare(lab_page: LabPage) -> None:
+    look = "id -u; hostname lesson; hostname; cat /proc/uptime; ls -d /proc/[0-9]*"
+    _open(
+        lab_page,
+        f"%%unshare -r --uts --pid --fork --mount-proc --time --boottime 86400\n{look}",
+        "%unshare --user --map-user=1000 id",
+    )
+    lab_page.run_all()
+    expect(_cell(lab_page, 0)).to_contain_text("0\nlesson\n")
+    last = _cell(lab_page, 1)
+    expect(last.locator(".jp-OutputArea")).to_contain_text("uid=1000")
+    _keep(lab_page, "unshare", last)
+
+
+def test_a_start_step_by_step(lab_page: LabPage) -> None:
+    _open(lab_page, f"%%container --step {IMAGE}\necho it ran")
+    page = lab_page.page
+    output = _press_shift_enter(lab_page)
+    question = page.locator(".jp-Stdin-input").last
+    for step in range(1, 4):
+        expect(output).to_contain_text(re.compile(rf"\b{step}/\d+ "))
+        expect(question).to_be_visible()
+        if step < 3:
+            question.press("Enter")
+            expect(output).to_contain_text(re.compile(rf"\b{step + 1}/\d+ "))
+    _keep(lab_page, "step", question)
+    question.fill("c")
+    question.press("Enter")
+    expect(output).to_contain_text("it ran")
 
 
 def test_rich_output_and_two_containers(lab_page: LabPage) -> None:

@@ -61,6 +61,9 @@ def test_a_start_step_by_step(kernel: Kernel) -> None:
     assert len(questions) == 3
     assert questions[0]["prompt"].startswith("Enter: do it")
     text = outcome.stream("stdout")
+    assert 'mkdir("NEW/upper", 0o755)' in text
+    again = kernel.good(cell).stream("stdout")
+    assert again == kernel.good(cell).stream("stdout"), "nothing of a run is in what is compared"
     assert len(re.findall(r"^ *[123]/\d+ ", text, re.MULTILINE)) == 3
     assert text.endswith("ran\n")
 
