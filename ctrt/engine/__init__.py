@@ -409,7 +409,7 @@ class Engine:
             config,
             self.host,
             layout=self.layout,
-            name=configuration.cgroup_name(name, directory),
+            name=f"{name}-HASH" if chosen.plan else configuration.cgroup_name(name, directory),
             mark="MARK" if chosen.plan else "",
         )
         hosts = ""

@@ -133,7 +133,9 @@ def container(
         linux["gidMappings"] = _mappings(gid_map)
     parent = options.cgroup_parent or host.cgroup
     if parent:
-        linux["cgroupsPath"] = f"{parent}/{cgroup_name(name, directory)}"
+        # A plan that is only shown should be the same in each store.
+        group = f"{name}-HASH" if options.plan else cgroup_name(name, directory)
+        linux["cgroupsPath"] = f"{parent}/{group}"
     if any(getattr(options, key) not in (None, []) for key in _OF_RESOURCES):
         from ctrt.engine import resources
 

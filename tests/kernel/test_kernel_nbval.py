@@ -56,6 +56,57 @@ def test_a_picture_comes_again(drawn: nbformat.NotebookNode, tmp_path: Path) -> 
     assert result.returncode == 0, result.stdout
 
 
+def test_another_directory_store_and_kernel_give_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Everything that a cell shows, but what it is asked to show of this very run."""
+    made = executed(
+        f"%%container --graph {IMAGE}\nid -u; echo $$; pwd",
+        f"%%container --bg=job {IMAGE}\nsleep 0.3",
+        "job.wait(), job",
+        f"%%container --as one {IMAGE}\nmkdir /data",
+        "%%container --in one --graph\nls -d /data",
+        "%ctrt graph mounts one",
+        "%ctrt graph ids one",
+        "%ctrt diff one",
+        f"%%container --plan --memory 64m {IMAGE}\ntrue",
+        f"%%container --step {IMAGE}\ntrue",
+        "%%unshare -Urnu --graph\nid -u",  # the mounts are the machine's, and may change
+        "%%caps --drop ALL --add kill --graph\ngrep CapEff /proc/self/status",
+        f"%%image --timestamp 0 localhost/test/made\nFROM {IMAGE}\nRUN echo hello > /greeting",
+        "%ctrt images",
+        f"%ctrt graph image {IMAGE}",
+        "%ctrt stop one",
+    )
+    from ctrt.engine import Engine
+    from ctrt.engine.verbs import VERBS
+
+    before = Engine()
+    monkeypatch.setenv("CTRT_ROOT", str(tmp_path / "a" / "store"))
+    engine = Engine()
+    try:
+        archive = str(tmp_path / "image.tar")
+        VERBS["save"](before, ["--format", "oci-archive", "-o", archive, IMAGE])
+        VERBS["load"](engine, ["-i", archive])
+        (tmp_path / "a" / "b").mkdir()
+        result = validate(made, tmp_path / "a" / "b" / "elsewhere.ipynb")
+        assert result.returncode == 0, result.stdout
+    finally:
+        before.remove_image("localhost/test/made")
+        engine.destroy()
+
+
+def test_an_error_that_is_expected_is_one(tmp_path: Path) -> None:
+    """The tag `raises-exception`: the cells after it run, and its error is compared."""
+    made = notebook(f"%%container {IMAGE}\nexit 7", "print('after')")
+    made.cells[0].metadata.tags = ["raises-exception"]
+    NotebookClient(made, timeout=60, store_widget_state=False).execute()
+    assert made.cells[0].outputs[-1].ename == "ContainerError"
+    assert validate(made, tmp_path / "raises.ipynb").returncode == 0
+    made.cells[0].outputs[-1].evalue = "another"
+    assert validate(made, tmp_path / "raises.ipynb").returncode == 1
+
+
 def test_the_json_form_is_not_compared(drawn: nbformat.NotebookNode, tmp_path: Path) -> None:
     changed = nbformat.from_dict(drawn)
     (picture,) = (o for o in changed.cells[0].outputs if o.output_type == "display_data")
