@@ -143,7 +143,6 @@ class CtrtMagics(Magics):
         why = "a container that is kept ends when it is stopped, or with the kernel"
         words.forbid(table, values, "--as", ("--detach", "--name", "--entrypoint", "--step"), why)
         engine = _engine()
-        jobs.stop_kept(name)
         image, *values.operands = values.operands
         values.name = name
         with Files(values) as files, Bar(self.shell, alone=cell is not None) as progress:
@@ -153,6 +152,7 @@ class CtrtMagics(Magics):
             if values.plan:
                 return _planned(engine, prepared, values)
             _warn(engine, prepared)
+            jobs.stop_kept(name)  # not before it is clear that there will be another
             jobs.keep(self.shell, engine, prepared)
         values.volume.clear()
         values.user = None  # it is that container's already

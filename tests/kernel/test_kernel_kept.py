@@ -54,6 +54,12 @@ def test_the_same_cell_again_begins_anew(one: Kernel) -> None:
     assert one.good("%%container --in one\ncat /left").stream("stdout") == "first\n"
 
 
+def test_a_cell_that_starts_nothing_leaves_the_one_that_is_kept(one: Kernel) -> None:
+    one.bad("%%container --as one --pull never localhost/none\ntrue")
+    one.good(f"%%container --as one --plan {IMAGE}\ntrue")
+    assert "one" in one.good("%ctrt ps").result["text/plain"].split()
+
+
 def test_all_that_a_cell_can(one: Kernel) -> None:
     one.good("text = 'put'")
     outcome = one.good(
