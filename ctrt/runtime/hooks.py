@@ -175,3 +175,6 @@ def _read(descriptor: int) -> bytes:
         return os.read(descriptor, 65536)
     except BlockingIOError:
         return b""
+
+
+OPERATIONS = {"hooks": operation}

@@ -1,6 +1,6 @@
 """The operations of plans that only the OCI runtime has: a process that is found and waits.
 
-`register()` makes them known to the executor, together with those of hooks and cgroups.
+`register()` makes them known to the executor, together with those of cgroups.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 
 from ctrt.linux import calls as k
-from ctrt.runtime import cgroup_operations, executor, hooks
+from ctrt.runtime import cgroup_operations, executor
 from ctrt.runtime.operations import OPERATIONS, Context
 from ctrt.runtime.operations.process import executable
 
@@ -81,6 +81,5 @@ def register() -> None:
             **cgroup_operations.OPERATIONS,
             "await_start": _await_start,
             "find_program": _find_program,
-            "hooks": hooks.operation,
         }
     )

@@ -13,6 +13,8 @@ import pytest
 
 from ctrt.engine import Engine
 from ctrt.errors import CtrtError
+from ctrt.linux import calls
+from ctrt.runtime import executor
 
 
 @pytest.fixture(scope="module")
@@ -94,3 +96,55 @@ def test_a_user_namespace_without_ids_is_not_entered(engine):
         pytest.raises(CtrtError, match="its user namespace has no id map yet"),
     ):
         engine.find(str(process.pid))
+
+
+def first_below(process):
+    """The pid of a process's only child, when that sleeps."""
+    end = time.monotonic() + 10
+    while time.monotonic() < end:
+        found = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        if found and Path(f"/proc/{found[0]}/cmdline").read_bytes().startswith(b"sleep"):
+            return int(found[0])
+        time.sleep(0.01)
+    raise AssertionError("nothing sleeps")
+
+
+def test_what_is_started_next_is_not_in_the_entered_pid_namespace(engine):
+    """The launcher's children are born elsewhere just as long as one enters."""
+    words = ("unshare", "-p", "--fork", "--kill-child", "sleep", "600")
+    asked = ("readlink", "/proc/self/ns/pid_for_children")
+    own = os.readlink("/proc/self/ns/pid")
+    with (
+        subprocess.Popen(words) as above,
+        sleeping("unshare", "-n", "sleep", "600") as beside,
+    ):
+        try:
+            there = os.readlink(f"/proc/{first_below(above)}/ns/pid")
+            shown = "import os; print(os.getpid())"
+            assert int(inside(engine, first_below(above), "python3", "-c", shown)) < 100
+            assert there != own
+            assert inside(engine, beside.pid, *asked).strip() == own
+        finally:
+            above.kill()
+
+
+def test_a_refused_join_leaves_no_process(monkeypatch):
+    """The process is made first and joins then: where that fails, it is gone and was waited for."""
+
+    def refused(descriptor, flags):
+        raise calls.KernelError(1, "setns")
+
+    def children():
+        return Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children").read_text().split()
+
+    with sleeping("unshare", "-n", "sleep", "600") as process:
+        before = children()
+        plan = (
+            ("container", "outside", (("open_process", process.pid, 0, "target"),)),
+            ("clone", "outside", (("clone", 0, None, (("target", 0),), None),)),
+            ("program", "inside", (("exec", ("true",), ()),)),
+        )
+        monkeypatch.setattr(calls, "setns", refused)
+        with pytest.raises(executor.StartError, match="setns: Operation not permitted"):
+            executor.execute(plan, {"stdin": 0, "stdout": 1, "stderr": 2})
+        assert children() == before

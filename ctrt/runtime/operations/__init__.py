@@ -4,7 +4,7 @@ An operation is a function of the start's `Context` and the call's members. It r
 runs; the operations inside must import nothing, since the child may have lost the right to read
 Python's files. Paths of a container are resolved below its root by openat2(2), or by descriptor.
 
-`lifecycle.py` adds those that only the OCI runtime needs: hooks, terminals, waiting.
+`waiting.py` adds those of a process that waits to be started, as only the OCI runtime has it.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ __all__ = ["OPERATIONS", "OWN", "Context", "load", "place", "remove_below", "res
 _ELSEWHERE = {
     "cgroup_": "ctrt.runtime.cgroup_operations",
     "console": "ctrt.runtime.console",
+    "hooks": "ctrt.runtime.hooks",
     "pause": "ctrt.runtime.stepping",
     "seccomp_": "ctrt.runtime.seccomp_notify",
     **dict.fromkeys(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import marshal
 import os
+import select
 
 from ctrt.linux import calls as k
 from ctrt.runtime.operations.context import EINVAL, ENOENT, EPERM, Context
@@ -72,12 +73,18 @@ def clone(
     for a pidfd: all namespaces in which that process is not with us. Joining a pid
     namespace is for children only, and joining a user namespace cannot be taken back, so that
     is done by a process in between, whose child becomes ours (CLONE_PARENT). That one sets its
-    out-of-memory score to `oom_score` first, and its child inherits it.
+    out-of-memory score to `oom_score` first, and its child inherits it. A process whose user
+    namespace is ours is joined without one.
     """
     into = context.fds[cgroup] if cgroup else -1
     if not joins:
         context.pid, context.pidfd = k.clone3(flags | k.CLONE_FILES, into)
         return context.pid
+    if [kind for _, kind in joins] == [0]:
+        target = context.fds[joins[0][0]]
+        kinds = different(target)
+        if not kinds & k.CLONE_NEWUSER:
+            return _clone_beside(context, flags, into, (target, kinds), oom_score)
     answer, tell = os.pipe()
     # It is born in the cgroup already, and its child inherits that: from within the container's
     # cgroup namespace nothing may be moved across its border where cgroup v2 is mounted with
@@ -114,6 +121,66 @@ def clone(
         context.pid = 0
         raise OSError(number, words, "")
     return context.pid
+
+
+def _clone_beside(
+    context: Context, flags: int, into: int, target: tuple[int, int], oom_score: int | None
+) -> int:
+    """Make the first process beside that of a pidfd with other namespaces, but the user's.
+
+    Then no process in between is needed: which pid namespace the next child is born in can be set
+    and set back (setns(2)), and the child joins the rest. Each fork spared is 2 ms.
+    """
+    pidfd_there, kinds = target
+    answer, tell = os.pipe()
+    pids, joined = kinds & k.CLONE_NEWPID, False
+    own = os.open("/proc/self/ns/pid_for_children", os.O_RDONLY | os.O_CLOEXEC)
+    pid = pidfd = -1
+    dumpable = k.prctl(k.PR_GET_DUMPABLE) == 1
+    try:
+        # Who is in those namespaces already must not look into the child from its birth on.
+        k.prctl(k.PR_SET_DUMPABLE, 0)
+        if pids:
+            k.setns(pidfd_there, pids)
+            joined = True
+        pid, pidfd = k.clone3(flags | k.CLONE_FILES, into)
+        context.pid, context.pidfd = pid, pidfd
+    finally:
+        if pid != 0:
+            if joined:
+                k.setns(own, pids)
+            if dumpable:
+                k.prctl(k.PR_SET_DUMPABLE, 1)
+            os.close(own)
+    if pid == 0:
+        failed = (0, "")
+        try:
+            if oom_score is not None:
+                write(context, "/proc/self/oom_score_adj", str(oom_score))
+            if kinds & ~k.CLONE_NEWPID:
+                k.setns(pidfd_there, kinds & ~k.CLONE_NEWPID)
+        except OSError as error:
+            failed = (error.errno or EINVAL, _words(error))
+        except BaseException as error:
+            failed = (EINVAL, f"{type(error).__name__}: {error}")
+        os.write(tell, marshal.dumps(failed))
+        if failed[0]:
+            os._exit(125)
+        return 0
+    poll = select.poll()
+    poll.register(answer, select.POLLIN)
+    poll.register(pidfd, select.POLLIN)
+    number, words = ENOENT, "the process that joins namespaces was killed"
+    if answer in dict(poll.poll()):
+        number, words = marshal.loads(os.read(answer, 65536))
+    os.close(answer)
+    os.close(tell)
+    if number:
+        os.waitpid(pid, 0)
+        os.close(pidfd)
+        context.pid = 0
+        raise OSError(number, words, "")
+    return pid
 
 
 def _words(error: OSError) -> str:

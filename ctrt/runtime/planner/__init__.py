@@ -10,15 +10,16 @@ A subject has a module: `namespaces`, `roots`, `mounts` (with devices), `process
 
 from __future__ import annotations
 
-from ctrt.runtime.planner.containers import container
-from ctrt.runtime.planner.roots import Directory, Layers
+import sys
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from ctrt.runtime.planner.containers import container
     from ctrt.runtime.planner.entering import Target, enter
     from ctrt.runtime.planner.programs import in_user_namespace, removal_plan, unshare, with_rights
+    from ctrt.runtime.planner.roots import Directory, Layers
 
 __all__ = [
     "Directory",
@@ -33,14 +34,23 @@ __all__ = [
 ]
 
 
+_PLACES = {
+    "Directory": "roots",
+    "Layers": "roots",
+    "Target": "entering",
+    "container": "containers",
+    "enter": "entering",
+    "in_user_namespace": "programs",
+    "removal_plan": "programs",
+    "unshare": "programs",
+    "with_rights": "programs",
+}
+
+
 def __getattr__(name: str) -> Any:
-    # A container's start is what counts: the others are imported when they are asked for.
-    if name in ("Target", "enter"):
-        from ctrt.runtime.planner import entering
-
-        return getattr(entering, name)
-    if name in ("in_user_namespace", "removal_plan", "unshare", "with_rights"):
-        from ctrt.runtime.planner import programs
-
-        return getattr(programs, name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    # What starts one kind of process does without the planning of the others.
+    if name not in _PLACES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    place = f"{__name__}.{_PLACES[name]}"
+    __import__(place)
+    return getattr(sys.modules[place], name)

@@ -111,8 +111,8 @@ def enter(
             "clone",
             OUTSIDE,
             [("clone", 0, into, (("target", 0),), planned.oom_value(process, host, notes))],
-            why="a process in between joins all the container's namespaces, for joining pid and "
-            "user namespaces cannot be taken back, and its child becomes ours",
+            why="the process joins all the container's namespaces; where it has a user namespace, "
+            "which is joined for good, by way of one in between, whose child becomes ours",
             source="setns(2), clone(2)",
             needs="CAP_SYS_ADMIN in the user namespaces that own them",
         ),
