@@ -5,8 +5,10 @@
 Every row does the same to the same bundle (busybox's `true`, or `sleep` that `exec` enters), with
 and without a seccomp profile. The rows take turns, so that a busy moment of the machine meets all
 of them; what counts is the ratio. As in start.py, crun and runc run in a mount namespace
-without cgroup v2 where v1 is mounted beside it, because crun refuses both at once. At the end is
-the memory of a container that waits for its start.
+without cgroup v2 where v1 is mounted beside it, because crun refuses both at once. Processor time
+is that of the command and the processes it waits for, so not of a container that it leaves behind;
+a busy machine changes it less than the time on the wall. At the end is the memory of a container
+that waits for its start.
 """
 
 from __future__ import annotations
@@ -30,6 +32,8 @@ sys.path.insert(0, os.path.join(HERE, "..", "runtime"))
 from bundles import CAPABILITIES, configuration, root_files  # noqa: E402
 
 USER = "nobody"
+Cost = tuple[float, float]
+"""Seconds on the wall, and of a processor."""
 
 
 def command() -> str:
@@ -72,32 +76,33 @@ class Program:
         if user:
             shutil.chown(self.state, user)
 
-    def call(self, *words: str) -> float:
-        """Seconds that one call takes."""
+    def call(self, *words: str) -> Cost:
+        """What one call takes."""
         command = [*self.prefix, self.program, "--root", self.state, *words]
         for _ in range(5):
             try:
-                return self.worker.run(command)
+                return self.worker.measure(command)
             except SystemExit:
                 # runc now and then cannot seal the copy of itself: EBUSY. It is asked again.
                 if self.program != "runc" or words[0] != "exec":
                     raise
         raise SystemExit(f"{' '.join(command)} fails each time")
 
-    def run(self, bundle: str) -> float:
+    def run(self, bundle: str) -> Cost:
         """`run` of a program that ends at once."""
         return self.call("run", "-b", bundle, f"{self.name}-{next(self.names)}")
 
-    def life(self, bundle: str) -> float:
+    def life(self, bundle: str) -> Cost:
         """`create`, `start` and `delete`, as an engine calls them."""
         name = f"{self.name}-{next(self.names)}"
-        return (
-            self.call("create", "-b", bundle, name)
-            + self.call("start", name)
-            + self.call("delete", "--force", name)
+        costs = (
+            self.call("create", "-b", bundle, name),
+            self.call("start", name),
+            self.call("delete", "--force", name),
         )
+        return sum(wall for wall, _ in costs), sum(used for _, used in costs)
 
-    def execute(self, name: str) -> float:
+    def execute(self, name: str) -> Cost:
         """`exec` of a program that ends at once."""
         return self.call("exec", name, "true")
 
@@ -150,7 +155,7 @@ def main(rounds: int) -> None:
             Program("runc", "runc", peers, root, user),
         ]
         kind = "user" if user else "root"
-        rows: dict[str, dict[str, Callable[[], float]]] = {}
+        rows: dict[str, dict[str, Callable[[], Cost]]] = {}
         for seccomp in (False, True):
             suffix = ", seccomp" if seccomp else ""
             tag = f"{kind}-{'profile' if seccomp else 'plain'}"
@@ -185,23 +190,26 @@ def main(rounds: int) -> None:
     shutil.rmtree(root, ignore_errors=True)
 
 
-def report(rows: dict[str, dict[str, Callable[[], float]]], rounds: int) -> None:
+def report(rows: dict[str, dict[str, Callable[[], Cost]]], rounds: int) -> None:
     """Measure rows that take turns, and print the table as Markdown."""
-    times: dict[str, dict[str, list[float]]] = {
+    costs: dict[str, dict[str, list[Cost]]] = {
         row: {name: [] for name in measures} for row, measures in rows.items()
     }
     for turn in range(rounds + 2):
         for row, measures in rows.items():
             for name, measure in measures.items():
-                seconds = measure()
+                cost = measure()
                 if turn >= 2:  # the first rounds fill caches
-                    times[row][name].append(seconds * 1000)
-    print("| what | ctrt-runtime | crun | runc | of crun | of runc |")
-    print("|---|---:|---:|---:|---:|---:|")
-    for row, found in times.items():
-        ours, crun, runc = (statistics.median(values) for values in found.values())
-        cells = [f"{value:.1f}" for value in (ours, crun, runc)]
-        cells += [f"{ours / crun:.2f}", f"{ours / runc:.2f}"]
+                    costs[row][name].append(cost)
+    print("| what | ctrt-runtime | crun | runc | of crun | of runc | CPU: ours | crun | runc |")
+    print("|---|---:|---:|---:|---:|---:|---:|---:|---:|")
+    for row, found in costs.items():
+        walls, used = (
+            [statistics.median(cost[which] for cost in values) * 1000 for values in found.values()]
+            for which in (0, 1)
+        )
+        ratios = [f"{walls[0] / other:.2f}" for other in walls[1:]]
+        cells = [f"{value:.1f}" for value in walls] + ratios + [f"{value:.1f}" for value in used]
         print(f"| {row} | {' | '.join(cells)} |")
 
 

@@ -57,19 +57,24 @@ class Worker:
                 )
                 _, status, usage = os.wait4(pid, 0)
                 seconds = time.perf_counter() - start
-                answer = [seconds, os.waitstatus_to_exitcode(status), usage.ru_maxrss]
+                used = usage.ru_utime + usage.ru_stime
+                answer = [seconds, os.waitstatus_to_exitcode(status), used]
                 os.write(self._from[1], (json.dumps(answer) + "\n").encode())
 
     def run(self, command: list[str]) -> float:
         """Seconds from the start of a command to its end; it must succeed."""
+        return self.measure(command)[0]
+
+    def measure(self, command: list[str]) -> tuple[float, float]:
+        """The same, and seconds of processor time of it and the processes it waited for."""
         os.write(self._to[1], (json.dumps(command) + "\n").encode())
         data = b""
         while not data.endswith(b"\n"):
             data += os.read(self._from[0], 4096)
-        seconds, status, _ = json.loads(data)
+        seconds, status, used = json.loads(data)
         if status != 0:
             raise SystemExit(f"{' '.join(command)} ended with status {status}")
-        return float(seconds)
+        return float(seconds), float(used)
 
 
 def without_unified() -> None:
