@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 from pathlib import Path
@@ -33,6 +34,26 @@ def test_exec_joins_every_namespace_and_gives_its_status(running: Runtime) -> No
     pid = running.pid("one")
     expected = {os.readlink(f"/proc/{pid}/ns/{name}") for name in os.listdir(f"/proc/{pid}/ns")}
     assert set(done.stdout.split()) == expected
+
+
+def test_root_of_a_user_namespace_enters_a_container_that_has_none_of_its_own(
+    runtime: Runtime,
+) -> None:
+    """As podman calls it for an ordinary user: there is no way back to the first pid namespace."""
+    runtime.config(*SLEEP, change=lambda config: config["process"].update(oomScoreAdj=500))
+    line = shlex.join(runtime.words("--cgroup-manager", "disabled"))
+    script = (
+        f"{line} run --detach one </dev/null >/dev/null 2>&1 && "
+        f"{line} exec one sh -c 'cat /proc/self/oom_score_adj; readlink /proc/self/ns/pid'; "
+        f"{line} delete --force one"
+    )
+    command = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", script]
+    done = subprocess.run(
+        command, cwd=runtime.bundle, capture_output=True, text=True, timeout=60, check=False
+    )
+    score, namespace = done.stdout.split() or ["", done.stderr]
+    assert score == "500"
+    assert namespace != os.readlink("/proc/self/ns/pid")
 
 
 def test_exec_takes_the_streams_of_its_caller(running: Runtime) -> None:

@@ -84,7 +84,9 @@ def clone(
         target = context.fds[joins[0][0]]
         kinds = different(target)
         if not kinds & k.CLONE_NEWUSER:
-            return _clone_beside(context, flags, into, (target, kinds), oom_score)
+            made = _clone_beside(context, flags, into, (target, kinds), oom_score)
+            if made >= 0:
+                return made
     answer, tell = os.pipe()
     # It is born in the cgroup already, and its child inherits that: from within the container's
     # cgroup namespace nothing may be moved across its border where cgroup v2 is mounted with
@@ -129,12 +131,16 @@ def _clone_beside(
     """Make the first process beside that of a pidfd with other namespaces, but the user's.
 
     Then no process in between is needed: which pid namespace the next child is born in can be set
-    and set back (setns(2)), and the child joins the rest. Each fork spared is 2 ms.
+    and set back (setns(2)), and the child joins the rest. -1 where it could not be set back: root
+    of a user namespace has no right to the pid namespace that it came with.
     """
     pidfd_there, kinds = target
-    answer, tell = os.pipe()
     pids, joined = kinds & k.CLONE_NEWPID, False
     own = os.open("/proc/self/ns/pid_for_children", os.O_RDONLY | os.O_CLOEXEC)
+    if pids and not _may_join(own, pids):
+        os.close(own)
+        return -1
+    answer, tell = os.pipe()
     pid = pidfd = -1
     dumpable = k.prctl(k.PR_GET_DUMPABLE) == 1
     try:
