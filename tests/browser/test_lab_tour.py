@@ -1,4 +1,4 @@
-"""The tour, as a reader opens it: run from top to bottom in JupyterLab with ctrt's own kernel."""
+"""The tour and the course, as a reader opens them: run from top to bottom in JupyterLab."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from playwright.sync_api import expect
 if TYPE_CHECKING:
     from conftest import LabPage
 
-TOUR = Path(__file__).resolve().parents[2] / "notebooks" / "00-tour.ipynb"
+NOTEBOOKS = sorted((Path(__file__).resolve().parents[2] / "notebooks").glob("*.ipynb"))
 
 
 @pytest.mark.timeout(600)
-def test_the_tour_runs_and_draws(lab_page: LabPage) -> None:
-    assert TOUR.exists(), f"{TOUR.relative_to(TOUR.parents[1])} is missing"
-    notebook = nbformat.read(TOUR, as_version=4)
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_it_runs_and_draws(lab_page: LabPage, path: Path) -> None:
+    notebook = nbformat.read(path, as_version=4)
     assert notebook.metadata.kernelspec.name == "ctrt"
     code = [cell for cell in notebook.cells if cell.cell_type == "code" and cell.source.strip()]
     for cell in code:
         cell.outputs, cell.execution_count = [], None
-    lab_page.open("00-tour.ipynb", notebook)
+    lab_page.open(path.name, notebook)
     lab_page.wait_for_kernel()
     page = lab_page.page
     page.evaluate("window.jupyterapp.commands.execute('notebook:run-all-cells')")
@@ -45,6 +45,6 @@ def test_the_tour_runs_and_draws(lab_page: LabPage) -> None:
     picture = lab_page.view.last
     picture.scroll_into_view_if_needed()
     expect(picture.locator(".ctrt-graph .ctrt-button").first).to_be_visible()
-    lab_page.screenshot("tour-light")
+    lab_page.screenshot(f"{path.stem}-light")
     lab_page.theme("JupyterLab Dark")
-    lab_page.screenshot("tour-dark")
+    lab_page.screenshot(f"{path.stem}-dark")
