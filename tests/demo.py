@@ -48,9 +48,11 @@ def execute(path: str) -> nbformat.NotebookNode:
 
 
 def clean(notebook: nbformat.NotebookNode) -> None:
-    """Take out what would differ from run to run: times of execution and kernel details."""
+    """Take out what would differ from run to run: times, bars that have gone, kernel details."""
     for cell in notebook.cells:
         cell.metadata.pop("execution", None)
+        if cell.cell_type == "code":
+            cell.outputs = [output for output in cell.outputs if output.get("data") != {}]
     notebook.metadata.pop("widgets", None)
     notebook.metadata["language_info"] = {"name": "python"}
 

@@ -30,6 +30,9 @@ def changed(changes: Sequence[Change]) -> list[str]:
             words.append(f"{change.what}: {before} → {after}")
     for sign, told in (("+", "mounted"), ("-", "unmounted")):
         paths = [c.what for c in changes if (c.kind, c.sign) == ("mount", sign)]
+        if sign == "-" and "/" in paths and len(paths) > 1:
+            # The root has gone with all below it: paths of the host, which are another's elsewhere.
+            paths = [f"/ and {plural(len(paths) - 1, 'mount')} below it"]
         if paths:
             words.append(f"{told}: {_listed(paths)}")
     words += _other_mounts([c for c in changes if (c.kind, c.sign) == ("mount", "~")])

@@ -197,7 +197,8 @@ def _mounts_of(engine: Engine, word: str | None, values: Values) -> _Mounts:
     kept = tuple(mount for mount in mounts if f"{mount.target}/".startswith(f"{path}/"))
     if not kept:
         raise CtrtError(f"graph mounts: {found.name} has no mount at {path} or below it")
-    return found._replace(seen=found.seen._replace(mounts=kept))
+    covered = found.seen.covered.intersection(mount.id for mount in kept)
+    return found._replace(seen=found.seen._replace(mounts=kept, covered=covered))
 
 
 def _whole(engine: Engine, word: str | None, ids: bool) -> _Mounts:
