@@ -123,6 +123,13 @@ def locked(name: str) -> Iterator[None]:
         yield
 
 
+@pytest.fixture
+def notebook_ports() -> Iterator[None]:
+    """The ports that the notebooks serve at are fixed, and another clone may be tested now."""
+    with locked("notebook-ports"):
+        yield
+
+
 ENGINES_CGROUPS = ("ctrt", "ctrt-tests", "default", "libpod_parent", "peers")
 
 

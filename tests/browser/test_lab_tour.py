@@ -16,6 +16,7 @@ NOTEBOOKS = sorted((Path(__file__).resolve().parents[2] / "notebooks").glob("*.i
 
 
 @pytest.mark.timeout(600)
+@pytest.mark.usefixtures("notebook_ports")
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_it_runs_and_draws(lab_page: LabPage, path: Path) -> None:
     notebook = nbformat.read(path, as_version=4)

@@ -24,6 +24,7 @@ def reader(request: pytest.FixtureRequest):
     return request.getfixturevalue(f"{request.param}_world")
 
 
+@pytest.mark.usefixtures("notebook_ports")
 @pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
 def test_the_stored_outputs_come_again(reader, notebook: Path) -> None:
     copy = reader.home / notebook.name
