@@ -186,8 +186,8 @@ def fields(path: str) -> dict[str, int]:
 def make(directory: str, top: str, *, controllers: frozenset[str] = frozenset()) -> bool:
     """Make a cgroup and those above it up to `top`; whether it was not there before.
 
-    `controllers` are enabled for it on the way (v2). A v1 cpuset gets the CPUs and memory nodes
-    of the one above it: without any it takes no process.
+    `controllers` are enabled for it on the way (v2). A v1 cpuset without CPUs or memory nodes,
+    whose ever it is, gets those of the one above it: without any it takes no process.
     """
     made = False
     path = top.rstrip("/")
@@ -200,7 +200,7 @@ def make(directory: str, top: str, *, controllers: frozenset[str] = frozenset())
             made = True
         except FileExistsError:
             made = False
-        if made and exists(f"{path}/cpuset.cpus") and not controllers:
+        if not controllers and exists(f"{path}/cpuset.cpus"):
             for file in ("cpuset.cpus", "cpuset.mems"):
                 if not read(f"{path}/{file}").strip() and not _is_v2(path):
                     write(f"{path}/{file}", read(f"{above}/{file}").strip())

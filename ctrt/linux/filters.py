@@ -30,7 +30,7 @@ def cached(profile: dict[str, Any], directory: str) -> bytes:
     """
     # The first letter is the compiler's version. Version 2 of marshal writes equal values equally.
     machine = os.uname().machine
-    key = sha256(b"3" + machine.encode() + marshal.dumps(profile, 2)).hexdigest()
+    key = sha256(b"4" + machine.encode() + marshal.dumps(profile, 2)).hexdigest()
     path = f"{directory}/{key}.bpf"
     try:
         with open(path, "rb") as file:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import struct
 
 from ctrt.linux.filters import SeccompError
 
@@ -47,8 +48,13 @@ _COMPARE = {
 }
 _ATTRIBUTE_NO_NEW_PRIVS = 3
 _ATTRIBUTE_OPTIMIZE = 8
-_EPERM, _EEXIST, _EINVAL, _EDOM = 1, 17, 22, 33
+_EPERM, _EEXIST, _EINVAL, _EDOM, _ENOSYS = 1, 17, 22, 33, 38
 _NO_SUCH_SYSCALL = -1
+_NOT_THERE = _ACTIONS["SCMP_ACT_ERRNO"] | _ENOSYS
+_PERMISSIVE = ("SCMP_ACT_ALLOW", "SCMP_ACT_LOG", "SCMP_ACT_TRACE")
+_X86_64, _X32, _X32_BIT = 0xC000003E, 0x4000003E, 0x40000000
+_LOAD, _EQUAL, _GREATER, _AT_LEAST, _RETURN = 0x20, 0x15, 0x25, 0x35, 0x06
+"""Source: linux/audit.h, linux/bpf_common.h, seccomp.h of libseccomp."""
 
 
 class _Compare(ctypes.Structure):
@@ -81,6 +87,8 @@ def _libseccomp() -> ctypes.CDLL:
         library.seccomp_arch_add.argtypes = [ctypes.c_void_p, ctypes.c_uint32]
         library.seccomp_attr_set.argtypes = [ctypes.c_void_p, ctypes.c_int, ctypes.c_uint32]
         library.seccomp_syscall_resolve_name.argtypes = [ctypes.c_char_p]
+        library.seccomp_syscall_resolve_name_arch.argtypes = [ctypes.c_uint32, ctypes.c_char_p]
+        library.seccomp_arch_native.restype = ctypes.c_uint32
         library.seccomp_rule_add_array.argtypes = [
             ctypes.c_void_p,
             ctypes.c_uint32,
@@ -136,8 +144,10 @@ def compile_profile(profile: dict[str, Any]) -> bytes:
     """The BPF program (8 bytes an instruction) of an OCI seccomp profile.
 
     Names that this libseccomp does not know are left out, as runc and crun do: a profile is
-    written for newer kernels than the one it runs on. Raises SeccompError. Source:
-    seccomp_rule_add(3), and config-linux.md, "Seccomp", of the OCI runtime specification.
+    written for newer kernels than the one it runs on. Calls that are newer than every call of the
+    profile fail with ENOSYS whatever else the profile refuses calls with, as runc does it: so a
+    program falls back to an older call. Raises SeccompError. Source: seccomp_rule_add(3), and
+    config-linux.md, "Seccomp", of the OCI runtime specification.
     """
     library = _libseccomp()
     _expect(profile, dict, "seccomp")
@@ -152,6 +162,7 @@ def compile_profile(profile: dict[str, Any]) -> bytes:
     context = library.seccomp_init(default)
     if not context:
         raise SeccompError("seccomp.defaultAction: libseccomp refuses it")
+    tokens = [library.seccomp_arch_native()]
     try:
         # no_new_privs is a step of its own; the filter must not decide it.
         library.seccomp_attr_set(context, _ATTRIBUTE_NO_NEW_PRIVS, 0)
@@ -160,23 +171,58 @@ def compile_profile(profile: dict[str, Any]) -> bytes:
         for index, name in enumerate(
             _expect(profile.get("architectures") or [], list, "seccomp.architectures")
         ):
-            _add_architecture(library, context, name, f"seccomp.architectures[{index}]")
+            tokens.append(
+                _add_architecture(library, context, name, f"seccomp.architectures[{index}]")
+            )
         for index, rule in enumerate(
             _expect(profile.get("syscalls") or [], list, "seccomp.syscalls")
         ):
             _add_rule(library, context, rule, f"seccomp.syscalls[{index}]", default)
-        return _export(library, context)
+        program = _export(library, context)
+        if profile["defaultAction"] in _PERMISSIVE or default == _NOT_THERE:
+            return program
+        return _refuse_newer(library, tokens, profile) + program
     finally:
         library.seccomp_release(context)
 
 
-def _add_architecture(library: ctypes.CDLL, context: int, name: object, place: str) -> None:
+def _refuse_newer(library: ctypes.CDLL, tokens: list[int], profile: dict[str, Any]) -> bytes:
+    """The instructions that go before a filter: ENOSYS for calls newer than those of its profile.
+
+    "Newer" is a higher number, for each architecture; x32's are x86-64's with a bit set.
+    """
+    names = {name.encode() for rule in profile.get("syscalls") or () for name in rule["names"]}
+    last: dict[int, int] = {}
+    for token in dict.fromkeys(tokens):
+        numbers = (library.seccomp_syscall_resolve_name_arch(token, name) for name in names)
+        highest = max(numbers, default=-1)
+        if token and highest >= 0:
+            last[token] = highest
+    x32 = last.pop(_X32, -1)
+    program = []
+    for token, highest in last.items():
+        # The data of a filter: the number at 0, the architecture at 4. Jumps count from behind.
+        program.append((_LOAD, 0, 0, 4))
+        if token != _X86_64:
+            program += [(_EQUAL, 0, 3, token), (_LOAD, 0, 0, 0), (_GREATER, 0, 1, highest)]
+        elif x32 < 0:
+            program += [(_EQUAL, 0, 4, token), (_LOAD, 0, 0, 0), (_AT_LEAST, 2, 0, _X32_BIT)]
+            program.append((_GREATER, 0, 1, highest))
+        else:
+            program += [(_EQUAL, 0, 5, token), (_LOAD, 0, 0, 0), (_AT_LEAST, 1, 0, _X32_BIT)]
+            program += [(_GREATER, 1, 2, highest), (_GREATER, 0, 1, x32)]
+        program.append((_RETURN, 0, 0, _NOT_THERE))
+    return b"".join(struct.pack("=HBBI", *instruction) for instruction in program)
+
+
+def _add_architecture(library: ctypes.CDLL, context: int, name: object, place: str) -> int:
+    """Let a filter have an architecture too: its AUDIT_ARCH number, or 0 if it is unknown."""
     if name not in ARCHITECTURES:
         raise SeccompError(f"{place}: {name!r} is not an architecture")
     short = str(name).removeprefix("SCMP_ARCH_").lower()
     token = library.seccomp_arch_resolve_name(short.encode())
     if token == 0:
-        return  # one that this libseccomp does not know yet, so no program of it runs here
+        return 0  # one that this libseccomp does not know yet, so no program of it runs here
     result = library.seccomp_arch_add(context, token)
     if result == -_EDOM:
         raise SeccompError(
@@ -185,6 +231,7 @@ def _add_architecture(library: ctypes.CDLL, context: int, name: object, place: s
         )
     if result not in (0, -_EEXIST):
         raise SeccompError(f"{place}: {name}: {os.strerror(-result)}")
+    return int(token)
 
 
 def _add_rule(

@@ -85,8 +85,8 @@ def describe(record: Record, now: str = "") -> dict[str, Any]:
     told = {
         "ociVersion": record.state["version"],
         "id": record.id,
-        "status": now,
         "pid": 0 if now == "stopped" else record.state["pid"],
+        "status": now,
         "bundle": record.state["bundle"],
     }
     if record.state["annotations"]:

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 _SIGKILL = 9
 _LARGEST_WORDS = 4096
+_OFTEN = 0.02
+"""Seconds between two looks at a hook whose end nobody tells."""
 OUTSIDE = ("prestart", "createRuntime", "poststart", "poststop")
 """The kinds that run in the runtime's namespaces; the others run in the container's."""
 
@@ -135,9 +137,12 @@ def _attend(
     deadline = time.monotonic() + timeout if timeout else None
     os.set_blocking(to_hook, False)
     os.set_blocking(said, False)
-    pidfd = k.pidfd_open(pid)
     poll = select.poll()
-    poll.register(pidfd, select.POLLIN)
+    try:
+        pidfd = k.pidfd_open(pid)
+        poll.register(pidfd, select.POLLIN)
+    except OSError:
+        pidfd = -1  # the container's filter, which its own hooks have too, may refuse it
     poll.register(said, select.POLLIN)
     poll.register(to_hook, select.POLLOUT)
     words, waiting, late = b"", document, False
@@ -145,9 +150,11 @@ def _attend(
     try:
         while True:
             left = None if deadline is None else max(0, deadline - time.monotonic())
+            if pidfd < 0:
+                left = _OFTEN if left is None else min(left, _OFTEN)
             ready = dict(poll.poll(None if left is None else left * 1000))
-            if not ready:
-                k.pidfd_send_signal(pidfd, _SIGKILL)
+            if deadline is not None and time.monotonic() >= deadline and not ready:
+                os.kill(pid, _SIGKILL)  # nobody has waited for it, so the number is its own
                 deadline, late = None, True
             if to_hook in ready:
                 try:
@@ -162,12 +169,14 @@ def _attend(
                 if not piece and pidfd not in ready:
                     poll.unregister(said)
                 words = (words + piece)[:_LARGEST_WORDS]
-            if pidfd in ready:
-                _, status = os.waitpid(pid, 0)
-                return words, None if late else status
+            if pidfd in ready or pidfd < 0:
+                ended, status = os.waitpid(pid, 0 if pidfd in ready else os.WNOHANG)
+                if ended:
+                    return words + _read(said)[:_LARGEST_WORDS], None if late else status
     finally:
         os.close(null)
-        os.close(pidfd)
+        if pidfd >= 0:
+            os.close(pidfd)
 
 
 def _read(descriptor: int) -> bytes:

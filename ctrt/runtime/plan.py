@@ -211,6 +211,8 @@ def describe(call: Call) -> str:
         return f"open_tree({_quoted(a[0])}, OPEN_TREE_CLONE{recursive}) -> {a[2]}"
     if name == "open_source":
         return f"open_tree({_quoted(a[0])}, 0) -> {a[1]}"
+    if name == "open_inside":
+        return f"openat2({_quoted(a[0])}, O_PATH, RESOLVE_IN_ROOT) -> {a[1]}"
     if name == "copy_tree":
         recursive = "|AT_RECURSIVE" if a[1] else ""
         return f"open_tree({a[0]}, OPEN_TREE_CLONE|AT_EMPTY_PATH{recursive})"

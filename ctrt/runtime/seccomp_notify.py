@@ -133,7 +133,8 @@ def _agent(context: Context, path: str, metadata: str, status: str, needed: bool
             raise OSError(error.errno, words, path) from None
         data = fastjson.dumps(document).encode()
         sent = agent.sendmsg([data], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, notify)])
-        agent.sendall(data[sent:])
+        if data[sent:]:  # even of nothing sendall() would tell that the agent has closed already
+            agent.sendall(data[sent:])
     finally:
         agent.close()
         os.close(int.from_bytes(notify, "little"))

@@ -5,9 +5,9 @@
 
 from __future__ import annotations
 
+import _signal
 import os
 
-from ctrt.linux import calls as k
 from ctrt.runtime import cgroup_operations, executor
 from ctrt.runtime.operations import OPERATIONS, Context
 from ctrt.runtime.operations.process import executable
@@ -60,18 +60,31 @@ def _await_start(context: Context) -> None:
     os.write(context.back[1], executor.WAITING)
     if executor.await_maker(context) == executor.GO:
         return
-    # From here on nobody looks after this process. It holds what it needs, and no more: somebody
-    # may wait for the end of a pipe that the caller had open.
-    names = [name for name in ("start", "started", "label") if name in context.fds]
-    after = 3
-    for number in sorted({*(context.fds[name] for name in names), *context.preserved}):
-        if number > after:
-            k.close_range(after, number - 1, 0)
-        after = max(after, number + 1)
-    k.close_range(after, 0xFFFFFFFF, 0)
-    context.fds = {name: context.fds[name] for name in names}
+    # From here on nobody looks after this process; it holds what it needs, and no more. The
+    # container's filter may be in force, so this is done with calls that every program needs.
+    names = ("start", "started", "label")
+    kept = {name: context.fds[name] for name in names if name in context.fds}
+    others = {context.go[0], context.back[1], context.maker, *context.fds.values()}
+    for number in others.difference(kept.values(), context.preserved):
+        if number > 2:
+            try:
+                os.close(number)
+            except OSError:
+                pass  # one of those that were closed already
+    context.fds = kept
     context.back = (-1, context.fds["started"])
+    # The first process of a pid namespace has to want to be ended by these: pid_namespaces(7). For
+    # the program they are the default again: execve(2).
+    for number in (_signal.SIGHUP, _signal.SIGINT, _signal.SIGQUIT, _signal.SIGTERM):
+        try:
+            _signal.signal(number, _end)
+        except OSError:
+            pass
     os.read(context.fds["start"], 1)
+
+
+def _end(number: int, _frame: object) -> None:
+    os._exit(128 + number)
 
 
 def register() -> None:

@@ -489,3 +489,48 @@ def test_a_relative_source_is_beside_the_configuration(runtime: Runtime) -> None
     runtime.config("cat", "/tmp/file", change=mounting(entry))
     done = runtime.call("run", "--bundle", str(runtime.bundle), NAME)
     assert done.stdout == "found\n"
+
+
+# --- mounts in mounts ---------------------------------------------------------------------------
+
+
+def test_the_source_of_a_mount_may_be_in_a_mount_before_it(both: Runtime) -> None:
+    """Named as the host knows it, by way of the bundle's own root file system."""
+    (both.home / "given").mkdir()
+    (both.home / "given" / "file").write_text("of the host")
+    within = both.rootfs / "mnt"
+    within.mkdir(exist_ok=True)
+    (both.rootfs / "final").mkdir()
+    change = mounting(
+        {"destination": "/mnt", "source": str(both.home / "given"), "options": ["bind"]},
+        {"destination": f"{both.rootfs}/final", "source": str(within), "options": ["rbind"]},
+    )
+    assert say(both, "cat /final/file", change) == "of the host"
+
+
+def test_a_source_in_the_root_does_not_lead_out_of_it(both: Runtime) -> None:
+    (both.rootfs / "etc" / "hostname").write_text("of the image")
+    (both.rootfs / "out").symlink_to("/etc/hostname")
+    (both.rootfs / "seen").write_text("")
+    entry = {"destination": "/seen", "source": f"{both.rootfs}/out", "options": ["bind"]}
+    assert say(both, "cat /seen", mounting(entry)) == "of the image"
+
+
+def test_a_tmpfs_without_a_mode_says_which_it_took_over(runtime: Runtime) -> None:
+    (runtime.rootfs / "place").mkdir(mode=0o710)
+    (runtime.rootfs / "place").chmod(0o710)
+    entry = {"destination": "/place", "type": "tmpfs", "source": "tmpfs"}
+    assert "mode=710" in seen(runtime, mounting(entry))["/place"].super_options
+
+
+def test_a_terminal_has_its_console_in_a_read_only_dev(runtime: Runtime) -> None:
+    def change(config: dict[str, Any]) -> None:
+        config["process"]["terminal"] = True
+        dev = next(entry for entry in config["mounts"] if entry["destination"] == "/dev")
+        dev["options"].append("ro")
+
+    runtime.config("sh", "-c", "tty; touch /dev/new || ls /dev/console", change=change)
+    told = runtime.call("run", NAME).stdout
+    assert told.startswith("/dev/pts/0\n"), "and a pipe is given line ends as they are"
+    assert "Read-only file system" in told
+    assert told.endswith("/dev/console\n")

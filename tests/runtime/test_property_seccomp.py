@@ -283,3 +283,43 @@ def test_without_its_agent_there_is_no_container(both: Runtime) -> None:
 def test_what_an_agent_cannot_have_is_refused(runtime: Runtime, change: Change, words: str) -> None:
     runtime.config("true", change=change)
     assert words in refusal(runtime, NAME)
+
+
+@pytest.mark.parametrize("kept", [False, True])
+def test_a_created_container_waits_under_a_filter_that_allows_little(
+    both: Runtime, kept: bool
+) -> None:
+    """Without no_new_privs the filter is in force already while it waits."""
+    refused = rule("ERRNO", "close_range", "pidfd_open", "rt_sigaction", "openat2", "dup2")
+    strict = filtered(refused)
+
+    def change(config: dict[str, Any]) -> None:
+        strict(config)
+        config["process"]["noNewPrivileges"] = kept
+
+    both.config("echo", "ran", change=change)
+    both.quiet("create", NAME)
+    output = both.stdout
+    assert both.status(NAME) == "created"
+    both.call("start", NAME)
+    both.await_status(NAME, "stopped")
+    assert output + both.stdout == "ran\n"
+    both.call("delete", NAME)
+
+
+def test_a_hook_of_the_container_has_its_filter(both: Runtime) -> None:
+    strict = filtered(rule("ERRNO", "mkdir", "mkdirat", "pidfd_open"))
+
+    def change(config: dict[str, Any]) -> None:
+        strict(config)
+        config["process"]["noNewPrivileges"] = True
+        hook = {"path": "/bin/sh", "args": ["sh", "-c", "echo heard; mkdir /tmp/made"]}
+        config["hooks"] = {"startContainer": [hook]}
+
+    both.config("true", change=change)
+    done = both.call("run", NAME, check=False)
+    assert done.returncode == 1
+    assert "error running startContainer hook #0: /bin/sh: exit status 1, it said: heard" in (
+        done.stderr
+    )
+    assert "Operation not permitted" in done.stderr

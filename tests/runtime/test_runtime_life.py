@@ -220,6 +220,17 @@ def test_a_container_that_waits_holds_none_of_its_caller_s_descriptors(both: Run
     both.quiet("start", "one")
 
 
+def test_a_container_that_waits_can_be_ended_by_the_usual_signal(both: Runtime) -> None:
+    """As the first of its pid namespace it would not be, if it had not asked for that."""
+    both.config(*SLEEP)
+    both.quiet("create", "one")
+    pid = both.pid("one")
+    both.call("kill", "one", "TERM")
+    until(lambda: not alive(pid), "the end")
+    both.await_status("one", "stopped")
+    both.call("delete", "one")
+
+
 def test_streams_are_the_callers_and_nothing_else_leaks(both: Runtime) -> None:
     both.config("sh", "-c", "cat; ls /proc/self/fd | tr '\\n' ' '; echo error >&2")
     leak = os.open("/etc/hostname", os.O_RDONLY)

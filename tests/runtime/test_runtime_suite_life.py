@@ -114,6 +114,40 @@ def _directory(controller: str, path: str) -> Path:
     return v1 if v1.parent.parent.is_dir() and v1.exists() else Path(f"/sys/fs/cgroup{path}")
 
 
+def test_a_cgroup_below_one_that_nobody_has_equipped(runtime: Runtime, path: str) -> None:
+    """With cgroup v1 a new cpuset has neither processors nor memory, and takes no process."""
+    above = Path(f"/sys/fs/cgroup/cpuset{path}")
+    if not above.parent.is_dir():
+        pytest.skip("the controller cpuset is not with cgroup v1 here")
+    above.mkdir()
+    try:
+        runtime.config(*SLEEP, change=_limited(f"{path}/below", pids={"limit": 50}))
+        runtime.quiet("run", "--detach", "one")
+        assert _cgroup(runtime.pid("one"), "cpuset") == f"{path}/below"
+        runtime.call("delete", "--force", "one")
+    finally:
+        for directory in Path("/sys/fs/cgroup").glob(f"*{path}"):
+            directory.rmdir()
+
+
+def test_a_frozen_cgroup_of_another_is_refused_and_left_alone(runtime: Runtime, path: str) -> None:
+    frozen = Path(f"/sys/fs/cgroup/freezer{path}")
+    if not frozen.parent.is_dir():
+        pytest.skip("the controller freezer is not with cgroup v1 here")
+    frozen.mkdir()
+    try:
+        (frozen / "freezer.state").write_text("FROZEN")
+        runtime.config(*SLEEP, change=_limited(path, pids={"limit": 50}))
+        for verb in (["run", "--detach"], ["create"]):
+            assert runtime.quiet(*verb, "one", check=False) == 1
+            assert "cgroup unexpectedly frozen" in runtime.stderr
+            assert (frozen / "freezer.state").read_text() == "FROZEN\n"
+    finally:
+        (frozen / "freezer.state").write_text("THAWED")
+        frozen.rmdir()
+    assert not [*Path("/sys/fs/cgroup").glob(f"*{path}")]
+
+
 @pytest.mark.parametrize(
     ("value", "words"),
     [

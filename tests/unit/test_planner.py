@@ -160,6 +160,7 @@ def everything():
             {"destination": "/t", "type": "tmpfs", "options": ["ro", "tmpcopyup"]},
             {"destination": "/l", "source": "/etc/localtime", "options": ["bind", "copy-symlink"]},
             {"destination": "/i", "source": "/s", "options": ["rbind", "ridmap", "rslave"]},
+            {"destination": "/t2", "source": "/b/rootfs/t/a", "options": ["bind"]},
         ],
         keywords={
             "host": host,
@@ -662,6 +663,7 @@ def test_an_unknown_capability_is_left_out_with_a_word():
     assert plan.notes == (
         *HOSTS["root"].reasons.values(),
         "the capability CAP_FLY is left out: there is none of that name",
+        "can't raise ambient capability CAP_KILL: it is not inheritable and permitted",
     )
 
 

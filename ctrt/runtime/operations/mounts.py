@@ -9,6 +9,7 @@ from ctrt.runtime.operations.context import (
     EBUSY,
     EINVAL,
     ELOOP,
+    ENOENT,
     ENOTDIR,
     EPERM,
     IN_ROOT,
@@ -79,12 +80,23 @@ def file_system(
     name: str,
     source: str = "",
     instead: str = "",
+    like: str = "",
 ) -> None:
     """A detached mount of a file system under a name.
 
     Where the kernel refuses it for want of rights, a copy of the mounts at `instead` (a path of
-    the host) takes its place, if there is one.
+    the host) takes its place, if there is one. It has the mode of the directory at `like`, a path
+    below the root, if that is there.
     """
+    if like:
+        try:
+            hidden = resolve(context, like)
+        except OSError as error:
+            if error.errno != ENOENT:
+                raise
+        else:
+            options = (*options, ("mode", f"{os.fstat(hidden).st_mode & 0o7777:o}"))
+            os.close(hidden)
     try:
         context.fds[name] = configured(fstype, options, attributes, source)
     except OSError as error:
@@ -284,9 +296,9 @@ def attach_root(context: Context, name: str, directory: str) -> None:
         os.close(target)
 
 
-def make_below(context: Context, path: str) -> None:
-    """Make a directory below the root, and those above it, where they are missing."""
-    os.close(place(context, path, "directory"))
+def make_below(context: Context, path: str, kind: str = "directory") -> None:
+    """Make a directory or "file" below the root, and those above it, where they are missing."""
+    os.close(place(context, path, kind))
 
 
 def symlinks(context: Context, directory: str, links: tuple[tuple[str, str], ...]) -> None:

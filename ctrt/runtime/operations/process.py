@@ -33,12 +33,23 @@ def own_descriptors(context: Context) -> None:
 
 
 def stdio(context: Context) -> None:
-    """Put the named descriptors on 0, 1 and 2, and mark all but the preserved to close on exec."""
+    """Put the named descriptors on 0, 1 and 2, and mark all but the preserved to close on exec.
+
+    What the caller had open is closed at once: this process may wait for its start, and somebody
+    for the end of a pipe.
+    """
     for number, name in enumerate(("stdin", "stdout", "stderr")):
         if context.fds[name] == number:
             os.set_inheritable(number, True)
         else:
             os.dup2(context.fds[name], number, inheritable=True)
+    ours = {*context.fds.values(), *context.go, *context.back, context.maker, *context.preserved}
+    after = 3
+    for number in sorted(ours):
+        if number > after:
+            k.close_range(after, number - 1, 0)
+        after = max(after, number + 1)
+    k.close_range(after, 0xFFFFFFFF, 0)
     k.close_range(3, 0xFFFFFFFF, k.CLOSE_RANGE_CLOEXEC)
     for number in context.preserved:
         os.set_inheritable(number, True)

@@ -125,34 +125,31 @@ def keep_namespace(context: Context, kind: str, path: str) -> None:
     k.mount(f"/proc/{context.pid}/ns/{name.get(kind, kind)}", path, "", k.MS_BIND)
 
 
+def open_inside(context: Context, path: str, name: str) -> None:
+    """Open a path below the root, with the mounts that are there by now, as `open_source` does."""
+    context.fds[name] = resolve(context, path)
+
+
 def slave(context: Context, name: str) -> None:
     """Let mounts of the host come into an open tree, and none of it go back."""
     k.mount_setattr(context.fds[name], propagation=k.MS_SLAVE, recursive=True)
 
 
-def like_target(context: Context, name: str, path: str, contents: bool) -> None:
-    """Give a new tmpfs the mode of the directory that it will hide, if there is one.
-
-    With `contents` it gets a copy of what is in that directory, too.
-    """
+def like_target(context: Context, name: str, path: str) -> None:
+    """Give a new tmpfs a copy of what is in the directory that it will hide, if there is one."""
     try:
-        target = resolve(context, path)
+        source = k.openat2(context.root(), path, os.O_RDONLY | os.O_DIRECTORY, IN_ROOT)
     except OSError as error:
         if error.errno != ENOENT:
             raise
         return
     mount = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=context.fds[name])
     try:
-        os.fchmod(mount, os.fstat(target).st_mode & 0o7777)
-        if contents:
-            source = k.openat2(context.root(), path, os.O_RDONLY | os.O_DIRECTORY, IN_ROOT)
-            try:
-                _copy_directory(source, mount)
-            finally:
-                os.close(source)
+        os.fchmod(mount, os.fstat(source).st_mode & 0o7777)
+        _copy_directory(source, mount)
     finally:
         os.close(mount)
-        os.close(target)
+        os.close(source)
 
 
 def label_top(context: Context, name: str, label: str) -> None:
@@ -326,5 +323,6 @@ OPERATIONS: dict[str, Callable[..., None]] = {
     "move_root": move_root,
     "node_outside": node_outside,
     "open_id_maps": open_id_maps,
+    "open_inside": open_inside,
     "slave": slave,
 }

@@ -102,7 +102,8 @@ def container(
     if idmapped:
         assert isinstance(root, Layers)
         steps.append(roots.overlay(root, OUTSIDE, host, new_user, idmapped=True))
-    planned = mounts.Mounts(config, spaces, host, bundle)
+    place = "" if isinstance(root, Layers) else root.directory
+    planned = mounts.Mounts(config, spaces, host, bundle, place)
     notes += planned.notes
     steps += planned.mapped_steps()
     steps += made[1:]
@@ -151,13 +152,18 @@ def container(
     steps += before
     if wait:
         steps += process.waiting(what)
-    steps += process.hooks(
+    hooks = process.hooks(
         config,
         "startContainer",
         INSIDE,
         "programs of the container that come before its own",
         what.get("env") or (),
     )
+    if hooks:
+        # They have the filter, too, as with runc; the label is for the next exec alone.
+        steps += [step for step in last if step not in written]
+        last = [step for step in last if step in written]
+    steps += hooks
     steps += last
     steps.append(process.program(what, linux, trace=trace, die=not wait))
     return Plan(steps, tuple(notes), subject)

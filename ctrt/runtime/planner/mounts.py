@@ -184,10 +184,13 @@ class Options:
 class Mounts:
     """The steps of all mounts: those that open sources, and those that attach them in order."""
 
-    __slots__ = ("_as_caller", "_bundle", "after", "attach", "early", "notes", "sources")
+    __slots__ = ("_as_caller", "_bundle", "_root", "after", "attach", "early", "notes", "sources")
 
-    def __init__(self, config: Config, spaces: Spaces, host: Host, bundle: str) -> None:
+    def __init__(
+        self, config: Config, spaces: Spaces, host: Host, bundle: str, root: str = ""
+    ) -> None:
         self._bundle = bundle
+        self._root = os.path.normpath(self._from_bundle(root)) if root else ""
         # In a new user namespace the child has none of the caller's rights on the way there.
         self._as_caller = host.capable and "user" in spaces.new
         self.sources: list[Call] = []
@@ -201,6 +204,18 @@ class Mounts:
         for index, entry in enumerate(config.get("mounts") or ()):
             self._add(entry, index, spaces, host, label)
 
+    def _from_bundle(self, path: str) -> str:
+        return path if path.startswith("/") else f"{self._bundle or '.'}/{path}"
+
+    def _inside(self, path: str) -> str:
+        """What a path of the host is called below the container's root; "" if it is not there."""
+        if not self._root or self._root == "/":
+            return ""
+        path = os.path.normpath(path)
+        if path != self._root and not path.startswith(f"{self._root}/"):
+            return ""
+        return path[len(self._root) :] or "/"
+
     def _add(
         self, entry: Config, index: int, spaces: Spaces, host: Host, label: str | None
     ) -> None:
@@ -211,6 +226,8 @@ class Mounts:
         if not destination.startswith("/"):
             # Once allowed, and said to be below the root: config.md, Mounts.
             destination = f"/{destination}"
+        # Runtimes have always taken it with the root's own path before it, too.
+        destination = self._inside(destination) or destination
         options = Options(list(entry.get("options") or ()))
         kind = entry.get("type") or ("bind" if options.bind else "")
         if kind == "bind":
@@ -235,8 +252,7 @@ class Mounts:
         source = entry.get("source")
         if not source:
             raise CtrtError(f"{place}.source: a bind mount needs one")
-        if not source.startswith("/"):
-            source = f"{self._bundle or '.'}/{source}"
+        source = self._from_bundle(source)
         for key, _ in options.data:
             self.notes.append(f"{place}.options: {key!r} has no effect on a bind mount")
         changed = attribute_calls(name, options)
@@ -246,7 +262,16 @@ class Mounts:
         mapped = bool(options.idmap or uid_map or gid_map)
         # In the mount namespace of a user namespace the kernel keeps what access times are kept.
         locked = self._as_caller and (options.attr_set | options.rec_set) & _ATIME
-        if mapped or locked:
+        inside = self._inside(source)
+        idmap: Call = ("idmap", name, f"{name}-ids", options.idmap == "ridmap")
+        calls: list[Call] = []
+        if inside and not options.link and not (self._as_caller and (mapped or locked)):
+            # It may be in a mount that comes before this one.
+            calls += [("open_inside", inside, name), ("copy_tree", name, options.recursive)]
+            if mapped:
+                calls += [("slave", name), idmap]
+            calls += [*changed, attached]
+        elif mapped or locked:
             # Opened from the caller's own mounts, it would be their peer.
             self.early += [("bind", source, options.recursive, name), ("slave", name), *changed]
             calls = [attached]
@@ -258,9 +283,9 @@ class Mounts:
             self.sources.append(("open_source", source, name))
             calls = [("copy_tree", name, options.recursive), *changed, attached]
         if mapped:
-            recursive = options.idmap == "ridmap"
             self.early.append(("open_id_maps", uid_map, gid_map, f"{name}-ids"))
-            self.early.append(("idmap", name, f"{name}-ids", recursive))
+            if idmap not in calls:
+                self.early.append(idmap)
         why = "a part of the host's files, at a place in the container"
         if mapped:
             why += ", seen with other owners"
@@ -309,14 +334,17 @@ class Mounts:
         attributes = options.attr_set & ~(k.MOUNT_ATTR_RDONLY if late else 0) | options.rec_set
         source = entry.get("source") or ""
         call: Call = ("file_system", fstype, tuple(data), attributes, "mount")
-        if instead or source not in ("", "none", fstype, kind):
+        named = "" if source in ("none", fstype, kind) else source
+        if fstype == "tmpfs" and not any(key == "mode" for key, _ in data):
+            call = (*call, named, instead, destination)
+        elif instead or named:
             call = (*call, source or fstype, instead)
         calls: list[Call] = [call]
         if label and fstype == "mqueue":
             # Its files exist since the namespace does: the kernel takes no context= any more.
             calls.append(("label_top", "mount", label))
-        if fstype == "tmpfs" and (options.copy or not any(key == "mode" for key, _ in data)):
-            calls.append(("like_target", "mount", destination, options.copy))
+        if fstype == "tmpfs" and options.copy:
+            calls.append(("like_target", "mount", destination))
         calls.append(attach_call("mount", destination, options, fstype in ("proc", "sysfs")))
         if late:
             # What is mounted below it still needs its mount point made.
@@ -501,6 +529,9 @@ def devices(config: Config, spaces: Spaces, host: Host) -> list[Step]:
         else:
             calls += _bound(path)
     calls.append(("symlinks", "/dev", _DEVICE_LINKS))
+    if (config.get("process") or {}).get("terminal"):
+        # What the terminal is mounted on: later /dev may be read-only.
+        calls.append(("make_below", "/dev/console", "file"))
     why = "the devices that every program expects"
     if listed:
         why += ", and those of the configuration"
