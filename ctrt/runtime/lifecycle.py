@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from ctrt.runtime.group import Group
     from ctrt.runtime.host import Host
     from ctrt.runtime.plan import Plan
+    from ctrt.runtime.planner import Directory
 
 VERSION = "1.3.0"
 """The version of the OCI runtime specification whose words the state speaks."""
@@ -185,7 +186,7 @@ def create(
     plan = planner.container(
         config,
         host,
-        planner.Directory(rootfs),
+        _directory(rootfs, config),
         subject=f"container {identifier}",
         cgroup=groups,
         seccomp=seccomp_filter(config),
@@ -303,6 +304,24 @@ def find_rootfs(bundle: str, path: str) -> str:
     if mode & 0o170000 != 0o040000:
         raise CtrtError(f"invalid rootfs: root.path: {rootfs} is not a directory", status=1)
     return rootfs
+
+
+def _has_mounts(config: dict[str, Any]) -> bool:
+    """Whether a container has a mount namespace of its own."""
+    spaces = (config.get("linux") or {}).get("namespaces") or ()
+    return any(entry["type"] == "mount" for entry in spaces)
+
+
+def _directory(rootfs: str, config: dict[str, Any]) -> Directory:
+    from ctrt.runtime import planner
+
+    if _has_mounts(config):
+        return planner.Directory(rootfs)
+    from ctrt.linux import mountinfo
+
+    rootfs = os.path.realpath(rootfs)
+    mounts = sum(mount.target == rootfs for mount in mountinfo.read())
+    return planner.Directory(rootfs, mounts)
 
 
 def _tell_notes(plan: Plan, host: Host, more: Iterable[str] = ()) -> None:
@@ -519,6 +538,7 @@ def enter(
             cgroup=v2,
             cgroups_v1=v1,
             config=config,
+            chroot=not _has_mounts(config),
         ),
         host,
         subject=f"container {record.id}",

@@ -162,11 +162,36 @@ def test_a_path_that_is_no_such_namespace_is_one_sentence(
         assert path in line
 
 
-def test_without_a_mount_namespace_there_is_no_container(runtime: Runtime) -> None:
-    runtime.config("true", change=spaces("pid"))
-    done = runtime.call("run", NAME, check=False)
-    assert done.returncode == 1
-    assert "mount namespace" in done.stderr
+@pytest.mark.parametrize("readonly", [False, True])
+def test_without_a_mount_namespace_mounts_are_the_host_s_until_the_delete(
+    runtime: Runtime, readonly: bool
+) -> None:
+    def change(config: dict[str, Any]) -> None:
+        spaces("pid", "uts")(config)
+        config["root"]["readonly"] = readonly
+        for name in ("maskedPaths", "readonlyPaths"):
+            config["linux"].pop(name, None)
+
+    def mounted() -> list[str]:
+        return [line for line in Path("/proc/self/mounts").read_text().splitlines()
+                if str(runtime.rootfs) in line]  # fmt: skip
+
+    runtime.config("sleep", "1000", change=change)
+    runtime.quiet("run", "--detach", NAME)
+    pid = runtime.pid(NAME)
+    assert os.stat(f"/proc/{pid}/ns/mnt").st_ino == os.stat("/proc/self/ns/mnt").st_ino
+    assert os.readlink(f"/proc/{pid}/root") == str(runtime.rootfs)
+    assert any(f" {runtime.rootfs}/proc proc " in line for line in mounted())
+    for words in (["ls", "/"], ["cat", "/proc/1/cmdline"]):
+        said = runtime.call("exec", NAME, *words).stdout
+        assert "sleep" in said or sorted(said.split()) == sorted(os.listdir(runtime.rootfs))
+    touched = runtime.call("exec", NAME, "touch", "/new", check=False)
+    assert ("Read-only file system" in touched.stderr) == readonly
+    runtime.call("delete", "--force", NAME)
+    assert mounted() == []
+    runtime.config("no-such-program", change=change)
+    assert runtime.quiet("create", NAME, check=False) == 1
+    assert mounted() == [], "nor does a start that fails leave any"
 
 
 def test_clocks_are_offset(runtime: Runtime) -> None:

@@ -111,6 +111,7 @@ OPERATIONS |= {
     "trace": process.trace,
     "umask": process.umask,
     "unshare": namespaces.unshare,
+    "unmount_above": host.unmount_above,
     "write": host.write,
 }
 

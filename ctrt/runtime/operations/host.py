@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 
+from ctrt.linux import calls as k
 from ctrt.runtime.operations.context import EBUSY, Context
+
+_UMOUNT_NOFOLLOW = 8
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -37,6 +40,15 @@ def write(context: Context, path: str, text: str) -> None:
 def open_directory(context: Context, path: str, name: str) -> None:
     """Open a directory under a name."""
     context.fds[name] = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+
+
+def unmount_above(context: Context, directory: str, mounts: int) -> None:
+    """Let go of what is mounted at a directory on top of so many `mounts`, with all below it."""
+    from ctrt.linux import mountinfo
+
+    found = sum(mount.target == directory for mount in mountinfo.read())
+    for _ in range(mounts, found):
+        k.umount2(directory, k.MNT_DETACH | _UMOUNT_NOFOLLOW)
 
 
 def remove_tree(context: Context, path: str, removal: Wire | None = None) -> None:

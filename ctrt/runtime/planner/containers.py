@@ -112,11 +112,15 @@ def container(
     if "time" in late:
         steps.append(namespaces.time_offsets(linux))
     word = linux.get("rootfsPropagation") or None
-    steps.append(roots.propagation(word, root))
+    own = spaces.has("mount")
+    if own:
+        steps.append(roots.propagation(word, root))
+    elif isinstance(root, Layers):
+        raise CtrtError("linux.namespaces: a container needs a mount namespace of its own")
     if isinstance(root, Layers) and not idmapped:
         steps.append(roots.overlay(root, INSIDE, host, new_user, idmapped=False))
     steps += planned.open_steps()
-    steps.append(roots.attach(root))
+    steps.append(roots.attach(root, own=own))
     # What podman's --group-add keep-groups asks of a runtime.
     keep = (config.get("annotations") or {}).get("run.oci.keep_original_groups") in ("1", "true")
     if spaces.user:
@@ -133,7 +137,7 @@ def container(
     cwd = what.get("cwd") or "/"
     readonly = bool((config.get("root") or {}).get("readonly"))
     # The terminal is bound to /dev/console, which may have to be made first.
-    steps += roots.pivot(cwd, word, pivot_root=pivot, readonly=readonly and not terminal)
+    steps += roots.pivot(cwd, word, pivot_root=pivot, readonly=readonly and not terminal, own=own)
     steps += process.limits(what, host, notes)
     steps += process.descriptors(what, terminal=terminal, plain_lines=plain_lines, bind=True)
     if terminal and readonly:

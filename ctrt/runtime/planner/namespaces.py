@@ -52,8 +52,6 @@ class Spaces:
                 new.append(kind)
         self.new = tuple(new)
         self.joined = tuple(joined)
-        if not self.has("mount"):
-            raise CtrtError("linux.namespaces: a container needs a mount namespace of its own")
         self.late: tuple[str, ...] = ()
         """New ones that the child makes itself, for they depend on what is done to it first."""
 

@@ -51,12 +51,17 @@ class Layers:
 
 
 class Directory:
-    """A root file system that is a directory: `root.path` of a bundle, as an absolute path."""
+    """A root file system that is a directory: `root.path` of a bundle, as an absolute path.
 
-    __slots__ = ("directory",)
+    `mounts` is how many are mounted there: what a container without a mount namespace of its own
+    mounts on them has to be taken away again.
+    """
 
-    def __init__(self, directory: str) -> None:
+    __slots__ = ("directory", "mounts")
+
+    def __init__(self, directory: str, mounts: int = 0) -> None:
         self.directory = directory
+        self.mounts = mounts
 
 
 Root = Layers | Directory
@@ -146,8 +151,11 @@ def propagation(word: str | None, root: Root) -> Step:
     )
 
 
-def attach(root: Root) -> Step:
-    """The step from which on all paths are resolved below the root file system."""
+def attach(root: Root, *, own: bool = True) -> Step:
+    """The step from which on all paths are resolved below the root file system.
+
+    Where the mount namespace is not the container's `own`, the mount has to be taken back.
+    """
     if isinstance(root, Layers):
         return Step(
             "root",
@@ -164,13 +172,29 @@ def attach(root: Root) -> Step:
         "below it",
         source="open_tree(2), openat2(2)",
         needs=ADMIN,
+        undo=() if own else (("unmount_above", root.directory, root.mounts),),
     )
 
 
-def pivot(cwd: str, word: str | None, *, pivot_root: bool, readonly: bool) -> list[Step]:
-    """The steps that make it the root; then, with a terminal, it becomes read-only."""
+def pivot(
+    cwd: str, word: str | None, *, pivot_root: bool, readonly: bool, own: bool = True
+) -> list[Step]:
+    """The steps that make it the root; then, with a terminal, it becomes read-only.
+
+    In a mount namespace that is not the container's `own` it is the root of its processes alone.
+    """
     made: Call = ("make_below", cwd)
     calls: list[Call] = [("pivot",) if pivot_root else ("move_root",)]
+    why, source = (
+        "the image becomes the root, and the host's file systems are let go",
+        "pivot_root(2)",
+    )
+    if not own:
+        calls = [("change_root",)]
+        why, source = "the image becomes the root of these processes, not of others", "chroot(2)"
+    elif not pivot_root:
+        why = "the image is moved onto the root, whose file systems stay below it"
+        source = "mount(2), MS_MOVE; chroot(2)"
     if not readonly:
         calls.insert(0, made)
     if word is not None and not word.endswith("private"):
@@ -181,10 +205,8 @@ def pivot(cwd: str, word: str | None, *, pivot_root: bool, readonly: bool) -> li
         "pivot root",
         INSIDE,
         calls,
-        why="the image becomes the root, and the host's file systems are let go"
-        if pivot_root
-        else "the image is moved onto the root, whose file systems stay below it",
-        source="pivot_root(2)" if pivot_root else "mount(2), MS_MOVE; chroot(2)",
+        why=why,
+        source=source,
         needs=ADMIN,
     )
     return [read_only(made), step] if readonly else [step]
