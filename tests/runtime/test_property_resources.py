@@ -405,7 +405,7 @@ def test_classes_and_priorities_of_packets(network_groups: Runtime) -> None:
         for line in Path(f"/proc/{pid}/cgroup").read_text().splitlines()
         if "net_cls" in line
     )
-    assert path.endswith(NAME)
+    assert path.endswith(f"{NAME}.scope")
     look = f"cat {top}{path}/net_cls.classid; cat {top}{path}/net_prio.ifpriomap"
     line = [word.replace('exec "$@"', look) for word in network_groups.command]
     said = subprocess.run(line, capture_output=True, text=True, check=True).stdout.splitlines()

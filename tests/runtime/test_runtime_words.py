@@ -44,7 +44,7 @@ def test_a_command_line_in_the_container_is_its_own() -> None:
 @pytest.mark.parametrize(
     ("line", "told"),
     [
-        ("frobnicate", "no such command: frobnicate"),
+        ("frobnicate", "No help topic for 'frobnicate': no such command"),
         ("create --frob ID", "--frob is no option of ctrt-runtime create"),
         ("--frob create ID", "--frob is no option of ctrt-runtime"),
         ("create --bundle", "--bundle needs a value"),

@@ -209,7 +209,10 @@ def parse(arguments: list[str]) -> Words:
             _short(words, table, word, rest)
         elif not words.verb:
             if word not in VERBS:
-                raise CtrtError(f"no such command: {word}; see ctrt-runtime --help", status=1)
+                raise CtrtError(
+                    f"No help topic for '{word}': no such command; see ctrt-runtime --help",
+                    status=1,
+                )
             words.verb = word
             table = {**GLOBAL, **VERBS[word][2]}
         else:
