@@ -56,9 +56,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
     items.sort(key=turn)
     for item in items:
-        # Others' engines on others' runtimes show what to expect; where the machine is too busy for
-        # them, that says nothing of ours.
-        if {"runc", "crun"} & set(re.split(r"\W+", item.name.partition("[")[2])):
+        # On a busy machine podman 4.3 now and then passes on nothing of a container that ends at
+        # once, whatever the runtime; and what others do on others' runtimes says nothing of ours.
+        parameters = set(re.split(r"\W+", item.name.partition("[")[2]))
+        if _folder(item.nodeid) == "peers" or {"runc", "crun"} & parameters:
             item.add_marker(pytest.mark.flaky(reruns=2))
     if os.geteuid() == 0:
         return

@@ -322,7 +322,9 @@ def test_a_start_step_by_step(lab_page: LabPage) -> None:
         expect(output).to_contain_text(re.compile(rf"\b{step}/\d+ "))
         expect(question).to_be_visible()
         if step < 3:
+            asked = question.element_handle()
             question.press("Enter")
+            asked.wait_for_element_state("hidden")  # it stays for a moment
             expect(output).to_contain_text(re.compile(rf"\b{step + 1}/\d+ "))
     _keep(lab_page, "step", question)
     question.fill("c")

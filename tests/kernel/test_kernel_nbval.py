@@ -74,7 +74,7 @@ def test_another_directory_store_and_kernel_give_the_same(
         "%%unshare -Urnu --graph\nid -u",  # the mounts are the machine's, and may change
         "%%caps --drop ALL --add kill --graph\ngrep CapEff /proc/self/status",
         f"%%image --timestamp 0 localhost/test/made\nFROM {IMAGE}\nRUN echo hello > /greeting",
-        "%ctrt images",
+        f"%ctrt images {IMAGE} localhost/test/made",
         f"%ctrt graph image {IMAGE}",
         "%ctrt stop one",
     )

@@ -128,13 +128,15 @@ def test_the_output_of_a_container_that_was_left_running(kernel: Kernel, panel: 
         kernel.good("%ctrt stop -t 0 apart")
         ended: list[dict[str, Any]] = []
         while not ended:
-            ended = panel.hear("world")["ended"]
+            told = panel.hear("world")["ended"]
+            ended = [one for one in told if one["name"] == "apart"]
         assert ended == [{"name": "apart", "image": IMAGE, "how": "ended with status 137"}]
         panel.say(type="do", id=4, action="output", name="apart")
         assert panel.hear("done") == {"type": "done", "id": 4, "text": "from afar\n"}
         panel.say(type="do", id=5, action="forget", name="apart")
         while ended:
-            ended = panel.hear("world")["ended"]
+            told = panel.hear("world")["ended"]
+            ended = [one for one in told if one["name"] == "apart"]
     finally:
         kernel.run("%ctrt rm --force apart")
 

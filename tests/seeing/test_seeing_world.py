@@ -161,7 +161,8 @@ def test_a_pid_is_called_what_the_container_is_called_that_it_is_in(made):
         for pid, name in (("{web-2}", "podman web-2"), ("{box-3}", "container box-3")):
             shown = picture(made, f"graph {view} {pid}").scene.title
             assert shown.lower() == title.format(name).lower()
-    assert "process" in picture(made, "graph cgroups {inner}").scene.title
+    assert picture(made, "graph cgroups {inner}").scene.title == "cgroups of sh"
+    assert "process" in picture(made, "graph cgroups --ids {inner}").scene.title
 
 
 def test_what_has_changed_since_a_recording(made, tmp_path):
