@@ -33,6 +33,30 @@ test('rows and shapes are drawn', () => {
   assert.match(find(el, 'svg desc').textContent, /A user namespace/);
 });
 
+test('a drawing that is but a list is not shown beside the table', () => {
+  const rows = [row('a', null, 'note', ['a', '1']), row('b', 'a', 'note', ['b', '2'])];
+  const nodes = [
+    node('head', null, 'note', 'text', { code: 'head' }),
+    node('a', null, 'note', 'row'),
+    node('b', null, 'note', 'row', { cells: [{ x: 60, text: '2', mark: '' }] }),
+  ];
+  const lists = (others: Record<string, unknown>): boolean => {
+    const el = place();
+    draw(picture({ rows, nodes, edges: [], ...others }), el);
+    assert.equal(el.querySelectorAll('tr[data-id]').length > 0, true);
+    return el.querySelector('.ctrt-list') !== null;
+  };
+  assert.equal(lists({}), true);
+  assert.equal(lists({ nodes: [...nodes, node('c', null, 'net', 'pill')] }), false);
+  assert.equal(lists({ nodes: [...nodes, node('note', null, 'note', 'text')] }), false);
+  const marked = node('b', null, 'note', 'row', { cells: [{ x: 60, text: '', mark: 'on' }] });
+  assert.equal(lists({ nodes: [nodes[0], nodes[1], marked] }), false);
+  assert.equal(
+    lists({ nodes: [nodes[0], node('a', null, 'note', 'row', { strike: true })] }),
+    false,
+  );
+});
+
 test('borders are told in words too', () => {
   const el = place();
   draw(picture(), el);

@@ -82,9 +82,12 @@ ${KIND_RULES}
 .ctrt-view .ctrt-main { position: relative; align-items: flex-start; display: flex; flex-wrap: wrap; gap: 12px; }
 .ctrt-view .ctrt-graph { flex: 0 1 var(--ctrt-width); max-width: 100%; overflow-x: auto; }
 .ctrt-view .ctrt-graph > svg { display: block; height: auto; max-width: var(--ctrt-width); min-width: var(--ctrt-least); width: 100%; }
+.ctrt-view .ctrt-list > .ctrt-graph { display: none; }
 .ctrt-view .ctrt-side { align-items: flex-start; display: flex; flex: 1 1 460px; flex-wrap: wrap; gap: 12px; max-width: 100%; min-width: 0; }
 
 .ctrt-view .ctrt-table { border: 1px solid var(--ctrt-line); border-radius: 6px; flex: 2 1 380px; max-height: 420px; max-width: 100%; min-width: 0; overflow: auto; }
+.ctrt-view .ctrt-list .ctrt-table { max-height: max(420px, 75vh); }
+.ctrt-view .ctrt-list td { max-width: 36em; white-space: normal; }
 .ctrt-view table { color: inherit; border-collapse: separate; border-spacing: 0; font-size: 13px; margin: 0; table-layout: auto; width: 100%; }
 .ctrt-view th, .ctrt-view td { border: 0; max-width: 20em; overflow: hidden; padding: 4px 8px; text-align: left; text-overflow: ellipsis; vertical-align: middle; white-space: nowrap; }
 .ctrt-view th:first-child, .ctrt-view td:first-child { max-width: 26em; }

@@ -43,6 +43,21 @@ function iconsOf(picture: Picture): Map<string, string> {
   return icons;
 }
 
+/** A drawing that is but a list: the table says all that it says, and can be walked. */
+function isList({ rows, nodes, edges }: Picture): boolean {
+  const known = new Set(rows.map(({ id }) => id));
+  const heads = new Set(['title', 'heading', 'head', 'sign']);
+  return (
+    rows.length > 0 &&
+    edges.length === 0 &&
+    nodes.every(({ id, shape, code, strike, cells }) =>
+      shape === 'row'
+        ? known.has(id) && !strike && cells.every(({ mark }) => mark === '')
+        : shape === 'text' && heads.has(code),
+    )
+  );
+}
+
 class View implements Handle {
   private readonly root = html('div', { class: 'ctrt-view' });
   private readonly input = html('input', {
@@ -123,9 +138,11 @@ class View implements Handle {
     const top = this.table?.element.scrollTop ?? 0;
     const left = this.graph?.element.scrollLeft ?? 0;
     const tree = new Tree(picture.rows, picture.view);
-    // What the drawing lists line by line need not stand in the table a second time.
+    // What the drawing lists line by line need not stand in the table a second time, or the other
+    // way round where it does nothing else.
+    const list = isList(picture);
     const listed = new Set(
-      picture.nodes.filter((node) => node.shape === 'row').map(({ id }) => id),
+      picture.nodes.filter((node) => !list && node.shape === 'row').map(({ id }) => id),
     );
     for (const { id, parent } of picture.rows) {
       if (parent !== null && listed.has(id) && !listed.has(parent)) {
@@ -167,7 +184,7 @@ class View implements Handle {
       html('div', { class: 'ctrt-bar' }, html('h3', {}, title), this.status, this.input, this.help),
       html(
         'div',
-        { class: 'ctrt-main' },
+        { class: list ? 'ctrt-main ctrt-list' : 'ctrt-main' },
         this.graph.element,
         html('div', { class: 'ctrt-side' }, this.table.element, this.drawer.element),
       ),
