@@ -45,7 +45,8 @@ def test_it_runs_and_draws(lab_page: LabPage, path: Path) -> None:
     assert len(errors) == expected, errors
     picture = lab_page.view.last
     picture.scroll_into_view_if_needed()
-    expect(picture.locator(".ctrt-graph .ctrt-button").first).to_be_visible()
+    shapes = ".ctrt-main:not(.ctrt-list) .ctrt-graph .ctrt-button, .ctrt-list .ctrt-line"
+    expect(picture.locator(shapes).first).to_be_visible()
     lab_page.screenshot(f"{path.stem}-light")
     lab_page.theme("JupyterLab Dark")
     lab_page.screenshot(f"{path.stem}-dark")
