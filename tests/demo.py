@@ -57,48 +57,45 @@ def clean(notebook: nbformat.NotebookNode) -> None:
     notebook.metadata["language_info"] = {"name": "python"}
 
 
-def store(paths: list[str]) -> int:
-    """Execute notebooks and store their outputs in themselves; the exit status."""
-    for path in paths:
-        start = time.monotonic()
-        try:
-            notebook = execute(path)
-        except CellExecutionError as error:
-            print(f"{path} failed: {error}", file=sys.stderr)
-            return 1
-        clean(notebook)
-        nbformat.write(notebook, path)
-        print(f"stored the outputs of {path}, which ran in {time.monotonic() - start:.0f} s")
-    return 0
-
-
-def demo(directory: str) -> int:
-    """Execute a copy of the tour in a directory; the exit status."""
+def executed(path: str) -> tuple[nbformat.NotebookNode, float]:
+    """A notebook with the outputs of this run, and the seconds that it took; exits if it fails."""
     start = time.monotonic()
     try:
-        notebook = execute(TOUR)
+        notebook = execute(path)
     except CellExecutionError as error:
-        print(f"the tour failed: {error}", file=sys.stderr)
-        return 1
+        sys.exit(f"{path} failed: {error}")
     clean(notebook)
+    return notebook, time.monotonic() - start
+
+
+def store(paths: list[str]) -> None:
+    """Execute notebooks and store their outputs in themselves."""
+    for path in paths:
+        notebook, seconds = executed(path)
+        nbformat.write(notebook, path)
+        print(f"stored the outputs of {path}, which ran in {seconds:.0f} s")
+
+
+def demo(directory: str) -> None:
+    """Execute a copy of the tour in a directory."""
+    notebook, seconds = executed(TOUR)
     os.makedirs(directory, exist_ok=True)
     nbformat.write(notebook, f"{directory}/00-tour.ipynb")
     body, _ = HTMLExporter().from_notebook_node(notebook)
     with open(f"{directory}/00-tour.html", "w", encoding="utf-8") as file:
         file.write(body)
-    seconds = time.monotonic() - start
     print(f"the tour ran in {seconds:.0f} s; the executed notebook and an HTML copy are in")
     print(f"  {directory}/00-tour.ipynb")
     print(f"  {directory}/00-tour.html")
-    return 0
 
 
-def main(arguments: list[str]) -> int:
-    """Run; the exit status."""
+def main(arguments: list[str]) -> None:
+    """Do what the command line says."""
     if arguments[:1] == ["--store"]:
-        return store(arguments[1:] or sorted(glob(f"{NOTEBOOKS}/*.ipynb")))
-    return demo(os.path.abspath(arguments[0]))
+        store(arguments[1:] or sorted(glob(f"{NOTEBOOKS}/*.ipynb")))
+    else:
+        demo(os.path.abspath(arguments[0]))
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    main(sys.argv[1:])

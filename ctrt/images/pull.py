@@ -80,7 +80,7 @@ def pull(
         place = RegistrySource(name, [(name, registry)])
         return _from(store, place, wanted, strict, progress, policy, unpacker, close=False)
     try:
-        config = registries.load(store.path("cache", "registries"))
+        config = store.registries()
         names = (
             [candidate.reference for candidate in config.candidates(reference)]
             if isinstance(reference, str)

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Any, BinaryIO, Self
 
+    from ctrt.images.registries import Config
+
     Spawn = Callable[[list[str]], int]
 
 BUILD_STEP = "io.ctrt.build.step"
@@ -223,6 +225,16 @@ class Store:
         """Return all named images, sorted by name."""
         named = [self._image(entry) for entry in self._entries() if _name(entry)]
         return sorted(named, key=lambda image: image.reference)
+
+    def names_of(self, identity: str) -> list[str]:
+        """Return the names of all images with that ID, sorted."""
+        return [image.reference for image in self.images() if image.id == identity]
+
+    def registries(self) -> Config:
+        """Return the host's registries.conf, as it is now; CtrtError if it is broken."""
+        from ctrt.images import registries
+
+        return registries.load(self.path("cache", "registries"))
 
     def steps(self) -> list[Image]:
         """Return what builds have left without a name (see `remember`)."""
@@ -514,9 +526,7 @@ class Store:
     def _meanings(self, short: str) -> Iterator[Reference]:
         """What a short name may be here: localhost's, or what the host's configuration says."""
         yield parse(f"localhost/{short}")
-        from ctrt.images import registries
-
-        yield from registries.load(self.path("cache", "registries")).local(short)
+        yield from self.registries().local(short)
 
     def _entries(self) -> list[dict[str, Any]]:
         path = self.path("index.json")

@@ -266,11 +266,11 @@ def _import(engine: Engine, values: Values, _report: Report) -> Text:
 
 
 def _save(engine: Engine, values: Values, report: Report) -> Text:
-    from ctrt.images import registries, transports
+    from ctrt.images import transports
     from ctrt.images.copy import push
 
     images = [found_image(engine, name) for name in values.operands]
-    config = registries.load(engine.store.path("cache", "registries"))
+    config = engine.store.registries()
     transport = _SAVED.get(values.format, values.format)
     if len(images) > 1 and transport != "docker-archive":
         raise CtrtError(f"save: {values.format} holds one image; docker-archive holds several")

@@ -353,7 +353,7 @@ def _named_alike(engine: Engine, image: Image, typed: str, *, force: bool) -> li
     digits = typed.removeprefix("sha256:")
     if not image.id[7:].startswith(digits):
         return [typed]
-    names = [other.reference for other in engine.store.images() if other.id == image.id]
+    names = engine.store.names_of(image.id)
     if len(names) > 1 and not force:
         raise CtrtError(
             f"rmi: the image {typed} has several names ({', '.join(names)}); remove one of them,"
@@ -364,11 +364,8 @@ def _named_alike(engine: Engine, image: Image, typed: str, *, force: bool) -> li
 
 def _image(engine: Engine, values: Values, _report: Report) -> Listing | Text:
     if values.operands[0] == "inspect":
-        all_of_them = engine.store.images()
-        found = []
-        for image in (found_image(engine, name) for name in values.operands[1:]):
-            names = [other.reference for other in all_of_them if other.id == image.id]
-            found.append(describe(image, names))
+        images = [found_image(engine, name) for name in values.operands[1:]]
+        found = [describe(image, engine.store.names_of(image.id)) for image in images]
         if values.format is not None:
             from ctrt.engine.verbs.templates import rendered
 

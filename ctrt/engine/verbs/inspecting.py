@@ -58,8 +58,7 @@ def _described(engine: Engine, name: str, values: Values) -> dict[str, Any]:
             f"there is no container and no image {name} here; an image elsewhere is shown by:"
             f" ctrt inspect docker://{name}"
         )
-    names = [other.reference for other in engine.store.images() if other.id == image.id]
-    return describe(image, names)
+    return describe(image, engine.store.names_of(image.id))
 
 
 def _elsewhere(place: Source, platform: str | None) -> dict[str, Any]:
@@ -106,16 +105,7 @@ def _elsewhere(place: Source, platform: str | None) -> dict[str, Any]:
 
 def _raw(engine: Engine, name: str, values: Values) -> str:
     """The manifest or index that a name leads to, as it is."""
-    from ctrt.images.copy import StoreSource
-    from ctrt.images.transports import split
-
-    if split(name)[0]:
-        place = _place(engine, name, values)
-    else:
-        image = engine.store.find(name)
-        if image is None:
-            raise CtrtError(f"there is no image {name} in the store; see: ctrt images")
-        place = StoreSource(engine.store, image)
+    place = _place(engine, name, values)
     try:
         return place.manifest()[2].decode("utf-8", "replace")
     except CtrtError as error:
@@ -125,16 +115,24 @@ def _raw(engine: Engine, name: str, values: Values) -> str:
 
 
 def _place(engine: Engine, name: str, values: Values) -> Source:
-    from ctrt.images import registries, transports
+    """An image to read from: one of the store, or one elsewhere."""
+    from ctrt.images import transports
+    from ctrt.images.copy import StoreSource
 
-    config = registries.load(engine.store.path("cache", "registries"))
-    return transports.source(name, options_of(values), config)
+    if transports.split(name)[0]:
+        return transports.source(name, options_of(values), engine.store.registries())
+    image = engine.store.find(name)
+    if image is None:
+        raise CtrtError(
+            f"there is no image {name} in the store; one elsewhere is named as in: docker://{name}"
+        )
+    return StoreSource(engine.store, image)
 
 
 def _index(engine: Engine, values: Values, report: Report) -> Text:
     """Join images for several platforms under one name."""
-    from ctrt.images import policy, registries, transports
-    from ctrt.images.copy import StoreSource, copy
+    from ctrt.images import policy, transports
+    from ctrt.images.copy import copy
     from ctrt.images.together import Together
 
     where, *names = values.operands
@@ -146,22 +144,12 @@ def _index(engine: Engine, values: Values, report: Report) -> Text:
     places: list[Source] = []
     try:
         for name in names:
-            image = None if transports.split(name)[0] else engine.store.find(name)
-            if image is not None:
-                places.append(StoreSource(engine.store, image))
-            elif transports.split(name)[0]:
-                places.append(_place(engine, name, values))
-            else:
-                raise CtrtError(
-                    f"there is no image {name} in the store; one elsewhere is named as in:"
-                    f" docker://{name}"
-                )
-        config = registries.load(engine.store.path("cache", "registries"))
+            places.append(_place(engine, name, values))
         try:
             together = Together(places, policy.load(values.signature_policy or ""))
         except CtrtError as error:
             raise CtrtError(f"cannot make an index of {', '.join(names)}: {error}") from None
-        to = transports.destination(where, options_of(values), config)
+        to = transports.destination(where, options_of(values), engine.store.registries())
     except CtrtError:
         for place in places:
             place.close()

@@ -13,15 +13,8 @@ if TYPE_CHECKING:
     from ctrt.engine.options import Values
     from ctrt.engine.verbs.base import Report
     from ctrt.images.auth import Login
-    from ctrt.images.registries import Config
     from ctrt.images.registry import Registry
     from ctrt.images.transports import Options
-
-
-def _config(engine: Engine) -> Config:
-    from ctrt.images import registries
-
-    return registries.load(engine.store.path("cache", "registries"))
 
 
 def options_of(values: Values, side: str = "") -> Options:
@@ -68,7 +61,7 @@ def _client(engine: Engine, registry: str, values: Values) -> Registry:
     from ctrt.oci.reference import parse
 
     reference = parse(f"{registry}/x")
-    end = _config(engine).endpoints(reference)[-1]
+    end = engine.store.registries().endpoints(reference)[-1]
     return docker.client(end.location.registry, options_of(values), insecure=end.insecure)
 
 
@@ -108,7 +101,7 @@ def _push(engine: Engine, values: Values, report: Report) -> Text:
             f"{where} names no registry; say where to push it, as in: ctrt push {name}"
             f" REGISTRY/{where.removeprefix('localhost/')}"
         )
-    to = transports.destination(where, options_of(values), _config(engine))
+    to = transports.destination(where, options_of(values), engine.store.registries())
     digest = push(engine.store, image, to, progress=None if values.quiet else report)
     if values.digestfile is not None:
         try:
@@ -125,7 +118,7 @@ def _copy(engine: Engine, values: Values, report: Report) -> Text:
     from ctrt.images import transports
     from ctrt.images.copy import copy
 
-    config = _config(engine)
+    config = engine.store.registries()
     first, second = values.operands
     place = transports.source(first, options_of(values, "src_"), config)
     try:
@@ -176,7 +169,7 @@ def _login(engine: Engine, values: Values, _report: Report) -> Text:
         raise CtrtError("login: the password is empty")
     options = options_of(values)
     options.login = auth.Login(user, password, "", "what was just given")
-    end = _config(engine).endpoints(parse(f"{key}/x"))[-1]
+    end = engine.store.registries().endpoints(parse(f"{key}/x"))[-1]
     client = docker.client(end.location.registry, options, insecure=end.insecure)
     try:
         client.check()
@@ -219,7 +212,7 @@ def _all_tags(engine: Engine, typed: str, values: Values) -> list[str]:
     """The tags that a repository has, sorted."""
     from ctrt.images.transports import docker, split
 
-    config = _config(engine)
+    config = engine.store.registries()
     wanted = config.candidates(split(typed)[1])[0].reference
     end = config.endpoints(wanted)[-1]
     client = docker.client(end.location.registry, options_of(values), insecure=end.insecure)
@@ -247,7 +240,7 @@ def _referrers(engine: Engine, values: Values, _report: Report) -> Listing:
     from ctrt.images.transports import docker, split
     from ctrt.words import size_text
 
-    config = _config(engine)
+    config = engine.store.registries()
     name = config.candidates(split(values.operands[0])[1])[0].reference
     end = config.endpoints(name)[-1]
     client = docker.client(end.location.registry, options_of(values), insecure=end.insecure)
@@ -269,7 +262,7 @@ def _reference(engine: Engine, values: Values, _report: Report) -> Picture | Tex
     from ctrt import draw
     from ctrt.images.transports import split
 
-    config = _config(engine)
+    config = engine.store.registries()
     typed = split(values.operands[0])[1]
     candidates = config.candidates(typed)
     ends = []

@@ -176,6 +176,9 @@ class Archive:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
         """Remove what was not finished."""
         self._tar.close()
         if os.path.exists(self._aside):
@@ -266,7 +269,7 @@ class ArchiveDestination(Destination):
     def close(self) -> None:
         """Remove what was not finished."""
         if self._own:
-            self._archive.__exit__()
+            self._archive.close()
 
 
 def _same(tag: str, wanted: str) -> bool:

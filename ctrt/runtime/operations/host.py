@@ -7,8 +7,6 @@ import os
 from ctrt.linux import calls as k
 from ctrt.runtime.operations.context import EBUSY, Context
 
-_UMOUNT_NOFOLLOW = 8
-
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
@@ -48,7 +46,7 @@ def unmount_above(context: Context, directory: str, mounts: int) -> None:
 
     found = sum(mount.target == directory for mount in mountinfo.read())
     for _ in range(mounts, found):
-        k.umount2(directory, k.MNT_DETACH | _UMOUNT_NOFOLLOW)
+        k.umount2(directory, k.MNT_DETACH | k.UMOUNT_NOFOLLOW)
 
 
 def remove_tree(context: Context, path: str, removal: Wire | None = None) -> None:
