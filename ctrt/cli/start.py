@@ -18,7 +18,8 @@ from ctrt.runtime.journal import Journal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from ctrt.engine import Engine, Prepared, Stop
+    from ctrt.engine import Engine
+    from ctrt.engine.prepared import Prepared, Stop
 
 
 def run(engine: Engine, words: list[str]) -> int:

@@ -9,111 +9,28 @@ from __future__ import annotations
 
 import os
 
+from ctrt.engine.prepared import Prepared
 from ctrt.errors import CtrtError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Sequence
     from typing import Any
 
-    from ctrt.draw import Picture
     from ctrt.engine.container import Container, Found, Result
     from ctrt.engine.options import Values
+    from ctrt.engine.prepared import Stop
     from ctrt.images.layers import Unpacker
     from ctrt.images.pull import Progress
     from ctrt.images.store import Image, Store
     from ctrt.linux.cgroups import Layout
-    from ctrt.observe import Change
     from ctrt.runtime.host import Host
     from ctrt.runtime.launcher import Launcher, Running
     from ctrt.runtime.plan import Plan
 
 __all__ = ["Engine", "Prepared", "default_engine", "default_root", "pull", "run"]
 
-_ADJECTIVES = "amber brave calm clear early fresh gentle keen lucid merry noble quick quiet swift"
 _GRACE_SECONDS = 0.5
-_NOUNS = "anchor beacon canal crane dock ferry gull harbor jetty lagoon pier quay reef sloop tide"
-
-
-class Prepared:
-    """A start that has been thought out but not done: the plan, and what goes with it."""
-
-    __slots__ = ("_hold", "cgroup", "config", "directory", "name", "plan", "state", "what")
-
-    def __init__(
-        self,
-        plan: Plan,
-        what: str,
-        *,
-        name: str = "",
-        config: dict[str, Any] | None = None,
-        directory: str | None = None,
-        state: str = "",
-        cgroup: dict[str, Any] | None = None,
-        hold: Any = None,
-    ) -> None:
-        self._hold = hold
-        self.cgroup = cgroup or {}
-        """Where its cgroup is: what `ctrt.runtime.cgroup.Group` takes."""
-        self.plan = plan
-        self.what = what
-        self.name = name
-        self.config = config
-        self.directory = directory
-        self.state = state
-
-    def release(self) -> None:
-        """Let go of the image's layers: the container has started, or will not."""
-        if self._hold is not None:
-            self._hold.__exit__(None, None, None)
-            self._hold = None
-
-
-class Stop:
-    """A place where a start waits: before the step `index` of a plan.
-
-    `pid` is the half-made container's first process as seen here, 0 before there is one.
-    `changes` are what the steps before have changed in it, by their indexes, and `names` what is
-    called otherwise in a picture.
-    """
-
-    __slots__ = ("changes", "index", "names", "pid", "plan")
-
-    def __init__(
-        self,
-        plan: Plan,
-        index: int,
-        pid: int,
-        changes: Mapping[int, Sequence[Change]],
-        names: Mapping[str, str],
-    ) -> None:
-        self.plan = plan
-        self.index = index
-        self.pid = pid
-        self.changes = changes
-        self.names = names
-
-    def picture(self) -> Picture:
-        """All the steps, with a mark where this one is and what those before have changed."""
-        from ctrt.draw import steps
-
-        return steps(self.plan, hide=self.names, changes=self.changes, at=self.index)
-
-    def __str__(self) -> str:
-        width = len(str(len(self.plan.steps)))
-        step = self.plan.steps[self.index]
-        lines = []
-        if made := self.changes.get(self.index - 1):
-            from ctrt.draw import changed
-
-            lines += [f"that made: {words}" for words in changed(made)]
-        lines += step.lines(f"{self.index + 1:>{width}}/{len(self.plan.steps)}")
-        # As in the picture: what is called otherwise the next time is left out.
-        for path, word in sorted(self.names.items(), key=lambda item: -len(item[0])):
-            lines = [line.replace(path, word) for line in lines]
-        if self.pid:
-            lines.append(f"so far there is process {self.pid}; look at it: ctrt graph {self.pid}")
-        return "\n".join(lines)
 
 
 class Engine:
@@ -189,8 +106,10 @@ class Engine:
 
         self._prepare_root()
         works = probe.idmapped_overlay(self._probe_start, f"{self.root}/cache")
-        with open(known, "w") as file:
+        aside = f"{known}.{os.getpid()}"
+        with open(aside, "w") as file:
             file.write("yes" if works else "no")
+        os.replace(aside, known)  # another process may be reading it
         return works
 
     def _probe_start(self, plan: Plan) -> None:
@@ -255,7 +174,7 @@ class Engine:
         near = difflib.get_close_matches(reference, sorted(names - {reference}), 1, 0.8)
         return f"did you mean {near[0]}, which is in the store?" if near else ""
 
-    def _spawn(self, arguments: list[str]) -> int:
+    def run_mapped(self, arguments: list[str]) -> int:
         """Run a program of ours as root of the user namespace that containers get."""
         from ctrt.runtime import planner
 
@@ -280,8 +199,8 @@ class Engine:
         if self.host.privileged:
             return Unpacker("root", None)
         if self.host.maps_subordinate_ids:
-            return Unpacker("subordinate", self._spawn)
-        return Unpacker("single", self._spawn)
+            return Unpacker("subordinate", self.run_mapped)
+        return Unpacker("single", self.run_mapped)
 
     def build(self, text: str, context: str | None = None, name: str = "", **how: Any) -> Image:
         """Build an image from the text of a Containerfile; see `building.build`."""
@@ -291,8 +210,7 @@ class Engine:
 
     def remove_image(self, reference: str) -> None:
         """Take a name from the store, and what nothing else needs with it."""
-        host = self.host
-        self.store.remove(reference, spawn=None if host.privileged else self._spawn)
+        self.store.remove(reference, spawn=self.unpacker().spawn)
 
     def destroy(self) -> None:
         """End this process's containers and remove the whole root directory."""
@@ -301,7 +219,9 @@ class Engine:
         self.close()
         if not self.host.privileged and os.path.isdir(self.root):
             # Layers and upper directories hold files of subordinate ids.
-            self._spawn(["/bin/sh", "-c", 'rm -rf "$1"/layers "$1"/containers', "sh", self.root])
+            self.run_mapped(
+                ["/bin/sh", "-c", 'rm -rf "$1"/layers "$1"/containers', "sh", self.root]
+            )
             self.close()
         shutil.rmtree(self.root, ignore_errors=True)
 
@@ -375,6 +295,7 @@ class Engine:
         hold: Any,
     ) -> Prepared:
         from ctrt.engine import config as configuration
+        from ctrt.engine import naming
         from ctrt.engine import options as tables
         from ctrt.oci import fastjson
         from ctrt.runtime import cgroup, planner
@@ -391,8 +312,10 @@ class Engine:
             else reference
         )
         lowers = self.lowers(image)
-        # A plan that is only shown should be the same each time.
-        name = chosen.name or "NAME" if chosen.plan else self._name(chosen.name)
+        if chosen.name is not None:
+            name = naming.check(chosen.name)
+        else:  # a plan that is only shown should be the same each time
+            name = "NAME" if chosen.plan else naming.invent(self.containers)
         directory = f"{self.containers}/{name}"
         config = configuration.container(
             image.config,
@@ -401,7 +324,7 @@ class Engine:
             list(command),
             self.host,
             name=name,
-            hostname=chosen.hostname or chosen.name or _host_name(image.reference),
+            hostname=chosen.hostname or chosen.name or naming.host_name(image.reference),
             directory=directory,
             default_arguments=default_arguments,
         )
@@ -441,6 +364,7 @@ class Engine:
             plan,
             f"{arguments[0]} in {image.reference}",
             name=name,
+            named=chosen.name is not None,
             config=config,
             directory=directory,
             state=fastjson.dumps(state),
@@ -592,25 +516,6 @@ class Engine:
             self._last_filter = (profile, program)
         return self._last_filter[1]
 
-    def _name(self, wanted: str | None) -> str:
-        if wanted is None:
-            adjectives, nouns = _ADJECTIVES.split(), _NOUNS.split()
-            while True:
-                first, second, *rest = os.urandom(4)
-                name = (
-                    f"{adjectives[first % len(adjectives)]}-{nouns[second % len(nouns)]}-"
-                    f"{bytes(rest).hex()}"
-                )
-                if not os.path.exists(f"{self.containers}/{name}"):
-                    return name
-        allowed = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.-"
-        if not wanted or wanted[0] in "_.-" or wanted.strip(allowed) or len(wanted) > 64:
-            raise CtrtError(
-                f"the name {wanted!r} is not letters, digits, '_', '.' or '-', at most 64, "
-                "beginning with a letter or digit"
-            )
-        return wanted
-
     def plan_text(self, prepared: Prepared) -> str:
         """The plan for a person; ROOT stands for this engine's root directory."""
         prepared.release()
@@ -683,6 +588,7 @@ class Engine:
         if step is None:
             return self.launcher.start(prepared.plan, fds, directory=directory, state=state)
         from ctrt.engine.following import Follower
+        from ctrt.engine.prepared import Stop
         from ctrt.runtime.launcher import Launcher
         from ctrt.runtime.stepping import stepped
 
@@ -695,7 +601,7 @@ class Engine:
 
             names[directory] = "NEW"
             names[cgroup_name(prepared.name, directory)] = "NAME"
-            if prepared.name.partition("-")[0] in _ADJECTIVES.split():  # one that we gave it
+            if not prepared.named:
                 names[prepared.name] = "NAME"
 
         def asked(index: int) -> bool:
@@ -762,12 +668,6 @@ class Engine:
         if self._launcher is not None:
             self._launcher.close()
             self._launcher = None
-
-
-def _host_name(reference: str) -> str:
-    """A container's host name where none is given: that of the image, so that it is stable."""
-    name = reference.partition("@")[0].rpartition("/")[2].partition(":")[0]
-    return "".join(c if c.isalnum() else "-" for c in name).strip("-")[:63] or "container"
 
 
 def default_root() -> str:

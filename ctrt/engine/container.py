@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-    from ctrt.engine import Prepared
+    from ctrt.engine.prepared import Prepared
     from ctrt.observe import Snapshot
     from ctrt.runtime.launcher import Running
 

@@ -63,7 +63,7 @@ def examine(engine: Engine) -> list[tuple[str, str, str]]:
 
 def _user_namespace(engine: Engine) -> tuple[bool, str]:
     try:
-        status = engine._spawn(["/bin/true"])  # noqa: SLF001 - a part of the engine
+        status = engine.run_mapped(["/bin/true"])
     except CtrtError as error:
         return False, str(error)
     return status == 0, ""

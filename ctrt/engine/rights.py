@@ -20,9 +20,10 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from ctrt.draw import Picture
-    from ctrt.engine import Engine, Prepared
+    from ctrt.engine import Engine
     from ctrt.engine.container import Container
     from ctrt.engine.options import Values
+    from ctrt.engine.prepared import Prepared
     from ctrt.observe.rules import Credentials
 
     Extents = tuple[tuple[int, int, int], ...]
@@ -93,7 +94,7 @@ def prepare(
     engine: Engine, rights: Rights, arguments: Sequence[str], *, trace: bool = False
 ) -> Prepared:
     """Think out the start of a program with these rights."""
-    from ctrt.engine import Prepared
+    from ctrt.engine.prepared import Prepared
     from ctrt.runtime import planner
 
     plan = planner.with_rights(

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from IPython.core.display_functions import DisplayHandle
     from IPython.core.interactiveshell import InteractiveShell
 
-    from ctrt.engine import Stop
     from ctrt.engine.container import Container
+    from ctrt.engine.prepared import Stop
     from ctrt_kernel.cells import Interrupts
 
 END = ("\x04", "^D")

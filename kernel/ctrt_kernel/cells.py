@@ -20,8 +20,9 @@ if TYPE_CHECKING:
 
     from IPython.core.interactiveshell import InteractiveShell
 
-    from ctrt.engine import Engine, Prepared, Stop
+    from ctrt.engine import Engine
     from ctrt.engine.container import Container
+    from ctrt.engine.prepared import Prepared, Stop
 
 GRACE_SECONDS = 0.5
 GAP_SECONDS = 0.05

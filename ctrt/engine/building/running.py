@@ -110,7 +110,7 @@ def prune_caches(engine: Engine) -> None:
 
     from ctrt.images import layers
 
-    spawn = None if engine.host.privileged else engine._spawn  # noqa: SLF001
+    spawn = engine.unpacker().spawn
     above = caches(engine)
     try:
         names = {name.removesuffix(".lock") for name in os.listdir(above)}
@@ -134,7 +134,7 @@ def upper_of(engine: Engine, config: dict[str, Any], path: str, image: Image) ->
     mounts = [entry["destination"] for entry in config.get("mounts", ())]
     lowers = engine.lowers(image)
     if not host.privileged:
-        return difference.Upper(path, lowers, mounts=mounts, spawn=engine._spawn)  # noqa: SLF001
+        return difference.Upper(path, lowers, mounts=mounts, spawn=engine.run_mapped)
     uids, gids = host.id_maps() if host.idmapped_overlay else ((), ())
     return difference.Upper(path, lowers, mounts=mounts, uids=uids, gids=gids)
 
@@ -223,7 +223,7 @@ def _execute(
     lent = {**(lent if network == "host" else {}), **builder.proxies}
     extra = {**{k: v for k, v in lent.items() if k not in state.environment()}, **extra}
     chosen = tables.RUN.parse([*words, *(f"--env={k}={v}" for k, v in extra.items())])
-    spawn = None if engine.host.privileged else engine._spawn  # noqa: SLF001
+    spawn = engine.unpacker().spawn
     with ExitStack() as until, builder.store.temporary(spawn) as work:
         os.chmod(work.path, 0o711)
         for number, mount in enumerate(mounts):
@@ -291,7 +291,7 @@ def _materialised(
     from ctrt.images import layers
     from ctrt.oci import fastjson
 
-    spawn = None if builder.engine.host.privileged else builder.engine._spawn  # noqa: SLF001
+    spawn = builder.engine.unpacker().spawn
     os.mkdir(place)
     os.mkdir(f"{place}/tree", 0o755)
     last = "it"
@@ -330,7 +330,7 @@ def _own(builder: Builder, place: str, owner: tuple[int, int]) -> None:
             for name in (*directories, *files):
                 os.lchown(os.path.join(above, name), *owner)
         os.lchown(place, *owner)
-    elif owner != (0, 0) and builder.engine._spawn(  # noqa: SLF001
+    elif owner != (0, 0) and builder.engine.run_mapped(
         ["/bin/chown", "-hR", "{}:{}".format(*owner), place]
     ):
         raise CtrtError(

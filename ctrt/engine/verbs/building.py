@@ -251,7 +251,7 @@ def _import(engine: Engine, values: Values, _report: Report) -> Text:
     from ctrt.images.formats import import_image
 
     words = values.operands
-    spawn = None if engine.host.privileged else engine._spawn  # noqa: SLF001
+    spawn = engine.unpacker().spawn
     second = words[1] if len(words) == 3 else None
     with engine.store.hold():
         if not (values.change or values.message):

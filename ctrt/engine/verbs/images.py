@@ -251,7 +251,7 @@ def _prune(engine: Engine, values: Values, _report: Report) -> Text:
     from ctrt.engine.building import prune_caches
 
     used = {state["image"] for state in engine.states()}
-    spawn = None if engine.host.privileged else engine._spawn  # noqa: SLF001
+    spawn = engine.unpacker().spawn
     before = _disk(engine)["total"]
     gone, blobs = engine.store.prune(
         lambda image: not values.all or image.reference in used, spawn=spawn

@@ -15,8 +15,9 @@ if TYPE_CHECKING:
     from typing import Any, NamedTuple
 
     from ctrt.draw import Picture
-    from ctrt.engine import Engine, Prepared, Stop
+    from ctrt.engine import Engine
     from ctrt.engine.options import Values
+    from ctrt.engine.prepared import Prepared, Stop
     from ctrt.engine.verbs.base import Report
     from ctrt.linux.namespaces import Key
     from ctrt.observe import Event, Mounted, Owner, Snapshot, System
