@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 
 from ctrt.errors import CtrtError
 from ctrt.images import policy as policies
+from ctrt.images.exchange import RegistryError
 from ctrt.images.progress import Progress
 from ctrt.images.pull import choose, in_parallel, platform_of
-from ctrt.images.registry import RegistryError
 from ctrt.images.transports.base import Source, checked
 from ctrt.oci import image as documents
 from ctrt.oci import media

@@ -48,7 +48,7 @@ def file(url: str, directory: str, checksum: str | None = None) -> str:
     """
     if not url.startswith(("http://", "https://")):
         raise CtrtError(f"{url} is neither http:// nor https://")
-    from ctrt.images.registry import meant
+    from ctrt.images.web import meant
 
     parts = meant("", url)
     if not parts.hostname:
@@ -83,7 +83,7 @@ def _opened(url: str) -> Iterator[Any]:
     import urllib3
 
     from ctrt.images import certificates
-    from ctrt.images.registry import proxy_for, reason_of
+    from ctrt.images.web import proxy_for, reason_of
 
     parts = urlsplit(url)
     proxy = proxy_for(parts.scheme, parts.hostname or "")

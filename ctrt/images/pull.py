@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING, TypeVar
 from ctrt.errors import CtrtError
 from ctrt.images import partial, registries
 from ctrt.images import policy as policies
+from ctrt.images.exchange import RegistryError
 from ctrt.images.layers import Ahead
 from ctrt.images.progress import Progress
-from ctrt.images.registry import Registry, RegistryError
+from ctrt.images.registry import Registry
 from ctrt.images.store import Image, Layer, Store, check_image
 from ctrt.images.transports import Options, Source, source, split
 from ctrt.oci import image as documents

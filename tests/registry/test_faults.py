@@ -27,9 +27,11 @@ from images_tools import digest, leftovers
 from ctrt.engine import Engine
 from ctrt.engine.verbs import VERBS
 from ctrt.errors import CtrtError
+from ctrt.images.exchange import parse_challenges
 from ctrt.images.pull import pull
-from ctrt.images.registry import Registry, is_loopback, parse_challenges
+from ctrt.images.registry import Registry
 from ctrt.images.store import Image, Store
+from ctrt.images.web import is_loopback
 from ctrt.oci import media
 
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ctrt.errors import CtrtError
-from ctrt.images.registry import Registry, RegistryError, is_loopback
+from ctrt.images.exchange import RegistryError
+from ctrt.images.registry import Registry
 from ctrt.images.transports.base import Destination, Options, Source
+from ctrt.images.web import is_loopback
 from ctrt.oci import fastjson, media
 from ctrt.oci import image as documents
 from ctrt.oci.reference import Reference, parse
