@@ -662,10 +662,10 @@ def _remove_tree(path: str, spawn: Spawn | None) -> None:
     What can be removed by neither stays in ROOT/tmp until a call with `spawn`, and so does
     what a program that we lost sight of still writes to.
     """
-    from ctrt.images import _unpack
+    from ctrt.images._tree import remove_tree
 
     try:
-        _unpack.remove_tree(path)
+        remove_tree(path)
     except PermissionError:
         if spawn is not None:
             from ctrt.images.layers import program

@@ -22,7 +22,7 @@ import pytest
 from images_tools import digest, image, leftovers, member, tar
 
 from ctrt.errors import CtrtError
-from ctrt.images import _tar, _unpack, layers
+from ctrt.images import _tar, _tree, _unpack, layers
 from ctrt.images.progress import Progress
 from ctrt.images.store import Store
 
@@ -48,7 +48,7 @@ def one(store: Store, *members: bytes) -> Path:
 
 
 def is_whiteout(path: Path) -> bool:
-    return _unpack.is_whiteout(os.lstat(path))
+    return _tree.is_whiteout(os.lstat(path))
 
 
 def is_opaque(path: Path) -> bool:
@@ -701,7 +701,7 @@ def test_what_is_kept_until_the_end_of_a_layer_is_bounded(
     store: Store, monkeypatch: pytest.MonkeyPatch, kept: Callable[[int], bytes]
 ) -> None:
     """A small blob of many directories or links must not fill the memory."""
-    monkeypatch.setattr(_unpack, "MAX_KEPT_BYTES", 1 << 20)
+    monkeypatch.setattr(_tree, "MAX_KEPT_BYTES", 1 << 20)
     into = store.path("into")
     os.makedirs(into)
     blob = store.path("blob")
@@ -762,10 +762,10 @@ def test_removing_a_tree_follows_no_link_and_opens_what_is_closed(tmp_path: Path
     (tree / "closed").mkdir()
     (tree / "closed/x").write_text("")
     (tree / "closed").chmod(0)
-    _unpack.remove_tree(str(tree))
+    _tree.remove_tree(str(tree))
     assert not tree.exists()
     assert (outside / "kept").exists()
-    _unpack.remove_tree(str(tree))
+    _tree.remove_tree(str(tree))
 
 
 def test_a_damaged_archive_is_always_a_sentence(store: Store, tmp_path: Path) -> None:
