@@ -211,9 +211,10 @@ def _slab(
                  diff=mark, cells=columns)
         )  # fmt: skip
         shown_size = size_text(line.size) if line.size else ""
-        words_of = (f"{mark} {text}".strip(), shown_size, "", "", "", "", paths)
-        sheet.rows.append(Row(row, name, "file", words_of, mark, line.number))
-        lines.append(Line(1, words_of))
+        beside = (shown_size, "", "", "", "", paths)
+        # A row shows its sign in front of its cells; a line of text has it in the first of them.
+        sheet.rows.append(Row(row, name, "file", (text, *beside), mark, line.number))
+        lines.append(Line(1, (f"{mark} {text}".strip(), *beside)))
         top += _LINE
     return y + high
 

@@ -30,12 +30,10 @@ class ContainerError(CtrtError):
     def __init__(self, what: str, status: int) -> None:
         how = f"status {status}"
         if status > 128:
-            import signal
+            from ctrt.linux import signals
 
-            try:
-                how = f"status {status} (killed by {signal.Signals(status - 128).name})"
-            except ValueError:
-                pass
+            if name := signals.name(status - 128):
+                how = f"status {status} (killed by {name})"
         super().__init__(f"{what} ended with {how}", status=status)
 
 

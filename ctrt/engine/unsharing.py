@@ -199,14 +199,9 @@ def _kept(options: Values) -> tuple[tuple[str, str], ...]:
 
 def _signal(given: str | bool | None) -> int:
     """The number of --kill-child's signal."""
-    import signal
+    from ctrt.linux import signals
 
-    if not isinstance(given, str):
-        return int(signal.SIGKILL)
-    name = given.upper().removeprefix("SIG")
-    if given.isdecimal() and int(given) in {int(number) for number in signal.valid_signals()}:
-        return int(given)
-    try:
-        return int(signal.Signals[f"SIG{name}"])
-    except KeyError:
-        raise CtrtError(f"unshare: --kill-child={given}: there is no such signal") from None
+    number = signals.number(given if isinstance(given, str) else "KILL")
+    if number is None:
+        raise CtrtError(f"unshare: --kill-child={given}: there is no such signal")
+    return number

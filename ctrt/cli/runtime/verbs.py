@@ -155,23 +155,14 @@ def _meant(words: Words, text: str) -> list[str]:
 
 
 def signal_number(name: str) -> int:
-    """A signal by number or by name, with or without SIG."""
-    if name.isdecimal():
-        if not 0 <= int(name) <= 64:
-            raise CtrtError(f"unknown signal {name!r}: numbers are 0 to 64", status=1)
-        return int(name)
-    import _signal
+    """A signal by number or by name, with or without SIG; 0 only asks whether it may be sent."""
+    from ctrt.linux import signals
 
-    short = name.upper().removeprefix("SIG")
-    number = getattr(_signal, f"SIG{short}", None)
-    if isinstance(number, int) and not short.startswith("_"):
-        return int(number)
-    base, sign, offset = short.partition("+") if "+" in short else short.partition("-")
-    if base in ("RTMIN", "RTMAX") and offset.isdecimal():
-        found = (34 if base == "RTMIN" else 64) + int(sign + offset)
-        if 34 <= found <= 64:
-            return found
-    raise CtrtError(f"unknown signal {name!r}", status=1)
+    number = 0 if name == "0" else signals.number(name)
+    if number is None:
+        hint = ": numbers are 0 to 64" if name.isdecimal() else ""
+        raise CtrtError(f"unknown signal {name!r}{hint}", status=1)
+    return number
 
 
 def _delete(words: Words) -> int:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import signal
 from typing import TYPE_CHECKING, Any
 
 from ctrt.images import containerfile
 from ctrt.images import context as sources
 from ctrt.images.containerfile import Instruction, mistake
+from ctrt.linux import signals
 
 if TYPE_CHECKING:
     from ctrt.engine.building.stages import Builder
@@ -51,12 +51,7 @@ def user(builder: Builder, step: Instruction, state: State, _at: int) -> None:
 def stopsignal(builder: Builder, step: Instruction, state: State, _at: int) -> None:
     """STOPSIGNAL: what asks the image's program to end."""
     name = builder.expand(step.text, state.values(), step.line)
-    bare = name.upper().removeprefix("SIG")
-    if name.isdecimal():
-        known = 0 < int(name) <= 64
-    else:
-        known = hasattr(signal, f"SIG{bare}") or bare.startswith(("RTMIN+", "RTMAX-"))
-    if not known:
+    if signals.number(name) is None:
         raise mistake(builder.where, step.line, f'STOPSIGNAL: "{name}" is no signal')
     builder.change(state, step, name, StopSignal=name)
 
