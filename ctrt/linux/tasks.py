@@ -72,6 +72,14 @@ SCHED_FLAGS = {
 IO_CLASSES = {"IOPRIO_CLASS_RT": 1, "IOPRIO_CLASS_BE": 2, "IOPRIO_CLASS_IDLE": 3}
 """Source: linux/ioprio.h, ioprio_set(2)."""
 
+FILTER_FLAGS = {
+    "SECCOMP_FILTER_FLAG_TSYNC": 0x01,
+    "SECCOMP_FILTER_FLAG_LOG": 0x02,
+    "SECCOMP_FILTER_FLAG_SPEC_ALLOW": 0x04,
+    "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV": 0x20,
+}
+"""Source: linux/seccomp.h, seccomp(2)."""
+
 PERSONALITIES = {"LINUX": 0x0, "LINUX32": 0x8}
 """Source: linux/personality.h, personality(2)."""
 

@@ -132,6 +132,7 @@ _CLONE_FLAGS = {
     k.CLONE_FILES: "CLONE_FILES",
 }
 _ATTRIBUTES = {
+    k.MOUNT_ATTR__ATIME: "_atime",  # all of how access times are kept, as one
     k.MOUNT_ATTR_RDONLY: "ro",
     k.MOUNT_ATTR_NOSUID: "nosuid",
     k.MOUNT_ATTR_NODEV: "nodev",
@@ -150,6 +151,14 @@ _PROPAGATION = {
 }
 
 
+_SECUREBITS = {
+    1 << bit: f"SECBIT_{name}"
+    for bit, name in enumerate(
+        "NOROOT NOROOT_LOCKED NO_SETUID_FIXUP NO_SETUID_FIXUP_LOCKED KEEP_CAPS KEEP_CAPS_LOCKED"
+        " NO_CAP_AMBIENT_RAISE NO_CAP_AMBIENT_RAISE_LOCKED".split()
+    )
+}
+"""Source: linux/securebits.h, capabilities(7)."""
 _PLAIN = {
     "await_start": "wait for the start",
     "change_root": 'fchdir(root); chroot(".")',
@@ -170,7 +179,13 @@ _PLAIN = {
 
 
 def _flags(value: int, names: dict[int, str]) -> str:
-    return "|".join(name for bit, name in names.items() if value & bit) or "0"
+    """The names of the bits that are set; what has no name as a number."""
+    found = []
+    for bits, name in names.items():
+        if value & bits == bits:
+            found.append(name)
+            value &= ~bits
+    return "|".join([*found, *([hex(value)] if value else ())]) or "0"
 
 
 def _quoted(text: object) -> str:
@@ -247,14 +262,26 @@ def describe(call: Call) -> str:
         link = f"symlinkat({a[0]}, {_quoted(a[1])}) or " if name == "attach_link" else ""
         return f"{link}move_mount({a[0]}, {_quoted(a[1])}){''.join(types)}"
     if name == "node_outside":
-        return f"mknod({a[1]:#o}, {a[2][0]}:{a[2][1]}) -> {a[4]}"
+        return f"mknod({_mode(a[1])}, {a[2][0]}:{a[2][1]}) -> {a[4]}"
     if name == "node":
-        return f"mknod({_quoted(a[0])}, {a[1]:#o}, {a[2][0]}:{a[2][1]})"
+        return f"mknod({_quoted(a[0])}, {_mode(a[1])}, {a[2][0]}:{a[2][1]})"
+    if name == "umask":
+        return f"umask({a[0]:#05o})"
     if name == "sysctl":
         return "; ".join(f"write({_quoted('/proc/sys/' + key)}, {_quoted(v)})" for key, v in a[0])
-    if name == "rlimits":
-        return "; ".join(f"prlimit(PID, {limit}, {soft}, {hard})" for limit, soft, hard in a[0])
-    if name in ("affinity", "scheduler", "io_priority", "memory_policy"):
+    if name == "become":
+        return _become(*a)
+    if name in ("hostname", "domainname"):
+        return f"set{name}({_quoted(a[0])})"
+    if name == "time_offsets":
+        offsets = ", ".join(f"{clock} {seconds} {rest}" for clock, seconds, rest in a[0])
+        written = f'write("/proc/self/timens_offsets", "{offsets}"); ' if offsets else ""
+        return f"{written}setns(time_for_children, CLONE_NEWTIME)"
+    if name == "keyring":
+        return f"keyctl(KEYCTL_JOIN_SESSION_KEYRING, {_quoted(a[0])})"
+    if name == "oom_score":
+        return f'write("/proc/PID/oom_score_adj", "{a[0]}")'
+    if name in _TRAITS:
         return _describe_trait(name, a)
     if name == "hooks":
         return f"{a[0]}: {'; '.join(hook[0] for hook in a[1])}"
@@ -270,7 +297,9 @@ def describe(call: Call) -> str:
     if name in _PLAIN:
         return _PLAIN[name]
     if name == "die_with_parent":
-        return f"prctl(PR_SET_PDEATHSIG, {a[0] if a else 'SIGKILL'})"
+        from ctrt.linux import signals
+
+        return f"prctl(PR_SET_PDEATHSIG, {signals.name(a[0] if a else 9)})"
     if name == "keep_namespace":
         return f'mount({_quoted(f"/proc/PID/ns/{a[0]}")}, {_quoted(a[1])}, "", MS_BIND)'
     if name in ("mask", "read_only"):
@@ -289,9 +318,6 @@ def describe(call: Call) -> str:
         return "; ".join(f'write("{path}/cgroup.procs", PID)' for path in a[0])
     if name == "overlay":
         return f'fsmount("overlay", {len(a[0])} lower layers, upper{", idmapped" if a[3] else ""})'
-    if name == "seccomp":
-        flags = f", flags {a[1]:#x}" if len(a) > 1 and a[1] else ""
-        return f"seccomp(SECCOMP_SET_MODE_FILTER, {len(a[0]) // 8} instructions{flags})"
     if name == "exec":
         return f"execve({', '.join(_quoted(argument) for argument in a[0])})"
     if name == "capabilities":
@@ -299,8 +325,8 @@ def describe(call: Call) -> str:
     if name == "rights":
         words = ("bounding", "permitted", "inheritable", "ambient")
         sets = ", ".join(f"{word}={bits:#x}" for word, bits in zip(words, a[3], strict=True))
-        bits = f"; securebits {a[4]:#x}" if a[4] else ""
-        return f"become({a[0]}, {a[1]}, {a[2]}); capset({sets}){bits}"
+        bits = f"; prctl(PR_SET_SECUREBITS, {_flags(a[4], _SECUREBITS)})" if a[4] else ""
+        return f"{_become(*a[:3])}; capset({sets}){bits}"
     arguments = ", ".join(
         _quoted(value)
         if isinstance(value, str)
@@ -312,22 +338,57 @@ def describe(call: Call) -> str:
     return f"{name}({arguments})"
 
 
+def _mode(mode: int) -> str:
+    """The type and the permissions of a file."""
+    import stat
+
+    kinds = {stat.S_IFCHR: "S_IFCHR|", stat.S_IFBLK: "S_IFBLK|", stat.S_IFIFO: "S_IFIFO|"}
+    kind = kinds.get(stat.S_IFMT(mode), "")
+    return f"{kind}{stat.S_IMODE(mode) if kind else mode:#o}"
+
+
+def _become(uid: int, gid: int, groups: tuple[int, ...] | None) -> str:
+    first = "" if groups is None else f"setgroups({list(groups)}); "
+    return f"{first}setresgid({gid}, {gid}, {gid}); setresuid({uid}, {uid}, {uid})"
+
+
+_TRAITS = (
+    "affinity", "io_priority", "memory_policy", "personality", "rlimits", "scheduler", "seccomp",
+)  # fmt: skip
+
+
 def _describe_trait(name: str, a: list[Any]) -> str:
     """A call that says how the kernel treats a process."""
+    from ctrt.linux import tasks
+
+    def named(words: dict[str, int], number: int) -> str:
+        return next((word for word, value in words.items() if value == number), str(number))
+
+    def flags(words: dict[str, int], value: int) -> str:
+        return _flags(value, {bit: word for word, bit in words.items()})
+
     if name == "affinity":
         return f"sched_setaffinity(PID, {list(a[0])})"
     if name == "io_priority":
-        return f"ioprio_set(PID, class {a[0]}, level {a[1]})"
-    from ctrt.linux import tasks
-
+        return f"ioprio_set(PID, {named(tasks.IO_CLASSES, a[0])}, level {a[1]})"
+    if name == "personality":
+        return f"personality(PER_{named(tasks.PERSONALITIES, a[0])})"
+    if name == "rlimits":
+        infinity = {"RLIM_INFINITY": tasks.RLIM_INFINITY}
+        return "; ".join(
+            f"prlimit(PID, {limit}, {named(infinity, soft)}, {named(infinity, hard)})"
+            for limit, soft, hard in a[0]
+        )
+    if name == "seccomp":
+        shown = f", {flags(tasks.FILTER_FLAGS, a[1])}" if len(a) > 1 and a[1] else ""
+        return f"seccomp(SECCOMP_SET_MODE_FILTER, {len(a[0]) // 8} instructions{shown})"
     if name == "memory_policy":
-        modes = {number: word for word, number in tasks.MEMORY_POLICIES.items()}
-        flags = {bit: word for word, bit in tasks.MEMORY_FLAGS.items()}
-        mode = modes[a[0] & ~sum(flags)]
-        shown = "".join(f"|{word}" for bit, word in flags.items() if a[0] & bit)
+        known = sum(tasks.MEMORY_FLAGS.values())
+        mode = named(tasks.MEMORY_POLICIES, a[0] & ~known)
+        shown = f"|{flags(tasks.MEMORY_FLAGS, a[0] & known)}" if a[0] & known else ""
         return f"set_mempolicy({mode}{shown}, {list(a[1])})"
-    policy = next(word for word, number in tasks.POLICIES.items() if number == a[0])
-    words = [policy, f"flags {a[1]:#x}", f"nice {a[2]}", f"priority {a[3]}"]
+    words = [named(tasks.POLICIES, a[0]), flags(tasks.SCHED_FLAGS, a[1])]
+    words += [f"nice {a[2]}", f"priority {a[3]}"]
     if any(a[4]):
         words.append("runtime, deadline and period {} {} {} ns".format(*a[4]))
     return f"sched_setattr(PID, {', '.join(words)})"

@@ -129,7 +129,7 @@ def test_a_line_still_shows_the_sets_of_a_process(kernel: Kernel) -> None:
     assert kernel.good("%caps").result["text/plain"].startswith("Capabilities of python")
     assert kernel.good("%%caps --all").result["text/plain"].startswith("Capabilities of python")
     plan = kernel.good("%%caps --plan --drop ALL --user nobody\ntrue").result["text/plain"]
-    assert "become(65534, 65534, ()); capset(bounding=0x0, permitted=0x0" in plan
+    assert "setresuid(65534, 65534, 65534); capset(bounding=0x0, permitted=0x0" in plan
     assert "--securebits" in kernel.good("%%caps --help\nx").result["text/plain"]
 
 

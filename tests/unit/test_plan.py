@@ -115,17 +115,48 @@ SHOWN = {
         "capset(effective=0x1f, permitted=0x2f, inheritable=0x3)"
     ),
     ("rights", 1, 2, (), (0xF, 0x7, 0x3, 0x1), 0x1): (
-        "become(1, 2, ()); capset(bounding=0xf, permitted=0x7, inheritable=0x3, ambient=0x1)"
-        "; securebits 0x1"
+        "setgroups([]); setresgid(2, 2, 2); setresuid(1, 1, 1)"
+        "; capset(bounding=0xf, permitted=0x7, inheritable=0x3, ambient=0x1)"
+        "; prctl(PR_SET_SECUREBITS, SECBIT_NOROOT)"
+    ),
+    ("seccomp", b"12345678", 0x6): (
+        "seccomp(SECCOMP_SET_MODE_FILTER, 1 instructions, SECCOMP_FILTER_FLAG_LOG"
+        "|SECCOMP_FILTER_FLAG_SPEC_ALLOW)"
     ),
     ("limit_bounding", 0xFF): "prctl(PR_CAPBSET_DROP, all but 0xff)",
     ("exec", ("sh", "-c", 'echo "\\"'), ("SECRET=1",)): 'execve("sh", "-c", "echo \\"\\\\\\"")',
     ("symlinks", "/dev", (("fd", "/proc/self/fd"),)): 'symlink("/proc/self/fd", "/dev/fd")',
-    ("become", 0, 0, None): "become(0, 0, None)",
+    ("become", 0, 0, None): "setresgid(0, 0, 0); setresuid(0, 0, 0)",
+    ("become", 5, 6, (7, 8)): "setgroups([7, 8]); setresgid(6, 6, 6); setresuid(5, 5, 5)",
     ("die_with_parent",): "prctl(PR_SET_PDEATHSIG, SIGKILL)",
-    ("die_with_parent", 15): "prctl(PR_SET_PDEATHSIG, 15)",
+    ("die_with_parent", 15): "prctl(PR_SET_PDEATHSIG, SIGTERM)",
     ("keep_namespace", "mount", "/f"): 'mount("/proc/PID/ns/mount", "/f", "", MS_BIND)',
-    ("hostname", "box"): 'hostname("box")',
+    ("hostname", "box"): 'sethostname("box")',
+    ("domainname", "org"): 'setdomainname("org")',
+    ("umask", 0o022): "umask(0o022)",
+    ("umask", 0): "umask(0o000)",
+    ("mkdir", "/x", 0o750): 'mkdir("/x", 0o750)',
+    ("node", "/dev/null", 0o20666, (1, 3)): 'mknod("/dev/null", S_IFCHR|0o666, 1:3)',
+    ("attributes", "mount", k.MOUNT_ATTR_NOATIME, k.MOUNT_ATTR__ATIME, False): (
+        "mount_setattr(mount, set noatime, clear _atime)"
+    ),
+    ("unshare", k.CLONE_NEWUTS | 1 << 40): "unshare(CLONE_NEWUTS|0x10000000000)",
+    ("time_offsets", (("boottime", 5, 0), ("monotonic", -1, 9))): (
+        'write("/proc/self/timens_offsets", "boottime 5 0, monotonic -1 9")'
+        "; setns(time_for_children, CLONE_NEWTIME)"
+    ),
+    ("keyring", "_ses.box"): 'keyctl(KEYCTL_JOIN_SESSION_KEYRING, "_ses.box")',
+    ("oom_score", -500): 'write("/proc/PID/oom_score_adj", "-500")',
+    ("rlimits", (("RLIMIT_CORE", 0, 2**64 - 1),)): "prlimit(PID, RLIMIT_CORE, 0, RLIM_INFINITY)",
+    ("personality", 8): "personality(PER_LINUX32)",
+    ("io_priority", 2, 4): "ioprio_set(PID, IOPRIO_CLASS_BE, level 4)",
+    ("scheduler", 3, 3, 5, 0, (0, 0, 0)): (
+        "sched_setattr(PID, SCHED_BATCH, SCHED_FLAG_RESET_ON_FORK|SCHED_FLAG_RECLAIM, nice 5,"
+        " priority 0)"
+    ),
+    ("memory_policy", 2 | 1 << 15, (0, 1)): (
+        "set_mempolicy(MPOL_BIND|MPOL_F_STATIC_NODES, [0, 1])"
+    ),
 }
 
 

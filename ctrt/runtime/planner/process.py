@@ -21,13 +21,6 @@ _HARMLESS = ("SCMP_ACT_ALLOW", "SCMP_ACT_ERRNO", "SCMP_ACT_LOG")
 _SETS = ("bounding", "effective", "permitted", "inheritable", "ambient")
 _DEFAULT_UMASK = 0o022
 _RESOURCE = "CAP_SYS_RESOURCE"
-_FILTER_FLAGS = {
-    "SECCOMP_FILTER_FLAG_TSYNC": 0x01,
-    "SECCOMP_FILTER_FLAG_LOG": 0x02,
-    "SECCOMP_FILTER_FLAG_SPEC_ALLOW": 0x04,
-    "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV": 0x20,
-}
-"""Source: linux/seccomp.h, seccomp(2)."""
 
 
 def limits(process: Config, host: Host, notes: list[str], *, entering: bool = False) -> list[Step]:
@@ -243,7 +236,9 @@ def filter_flags(linux: Config) -> int:
     """The flags of the seccomp profile as seccomp(2) takes them."""
     flags = 0
     for name in (linux.get("seccomp") or {}).get("flags") or ():
-        flags |= _FILTER_FLAGS[name]
+        from ctrt.linux import tasks  # here: hardly any profile has flags
+
+        flags |= tasks.FILTER_FLAGS[name]
     return flags
 
 
