@@ -221,10 +221,21 @@ class Store:
         """Say whether there is an image of exactly that name, as `images` lists it."""
         return bool(name) and any(_name(entry) == name for entry in self._entries())
 
+    def names(self) -> list[str]:
+        """Return the names of all images, also of broken ones, sorted."""
+        return sorted({_name(entry) for entry in self._entries()} - {""})
+
     def images(self) -> list[Image]:
-        """Return all named images, sorted by name."""
-        named = [self._image(entry) for entry in self._entries() if _name(entry)]
-        return sorted(named, key=lambda image: image.reference)
+        """Return all named images, sorted by name, but for those that `broken` tells of."""
+        named = [entry for entry in self._entries() if _name(entry)]
+        return sorted(self._whole(named), key=lambda image: image.reference)
+
+    def broken(self) -> list[str]:
+        """Return a sentence for each named image that cannot be read, sorted."""
+        said: list[str] = []
+        for _ in self._whole([entry for entry in self._entries() if _name(entry)], said):
+            pass
+        return sorted(said)
 
     def names_of(self, identity: str) -> list[str]:
         """Return the names of all images with that ID, sorted."""
@@ -238,7 +249,7 @@ class Store:
 
     def steps(self) -> list[Image]:
         """Return what builds have left without a name (see `remember`)."""
-        return [self._image(entry) for entry in self._entries() if not _name(entry)]
+        return list(self._whole([entry for entry in self._entries() if not _name(entry)]))
 
     def has_blob(self, digest: str, size: int | None = None) -> bool:
         """Say whether the blob is there (and, after a power cut, whole: of that size)."""
@@ -517,7 +528,8 @@ class Store:
         found = {
             image.id: entry
             for entry in sorted(entries, key=_name, reverse=True)  # of several names, the first
-            if (image := self._image(entry)).id[7:].startswith(prefix)
+            for image in self._whole([entry])
+            if image.id[7:].startswith(prefix)
         }
         if len(found) > 1:
             raise CtrtError(f'"{reference}" begins the IDs of several images; give more of it')
@@ -557,6 +569,21 @@ class Store:
             _save(aside, fastjson.dumps(index))
             os.rename(aside, self.path("index.json"))
 
+    def _whole(
+        self, entries: Iterable[dict[str, Any]], said: list[str] | None = None
+    ) -> Iterator[Image]:
+        """The images of these entries that can be read; of the others a sentence in `said`."""
+        for entry in entries:
+            try:
+                yield self._image(entry)
+            except (CtrtError, OSError) as error:
+                if said is not None:
+                    said.append(
+                        str(error)
+                        if isinstance(error, CtrtError)
+                        else f"the stored image {_name(entry)} cannot be read: {error.strerror}"
+                    )
+
     def _image(self, entry: dict[str, Any]) -> Image:
         name = _name(entry)
         digest = entry["digest"]
@@ -579,7 +606,9 @@ class Store:
             )
             media_type = manifest.get("mediaType") or entry.get("mediaType") or media.OCI_MANIFEST
         except CtrtError as error:
-            raise CtrtError(f"the stored image {name or digest} is broken: {error}") from None
+            raise CtrtError(
+                f"the stored image {name or digest} is broken: {error}; remove it and pull again"
+            ) from None
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise CtrtError(
                 f"the stored image {name or digest} is broken ({error!r}); remove it and pull again"
@@ -591,10 +620,24 @@ class Store:
         blobs: set[str] = set()
         chains = {chain.rpartition(":")[2] for chain in (self._in_use() if self._in_use else ())}
         for entry in self._entries():
-            image = self._image(entry)
+            try:
+                image = self._image(entry)
+            except CtrtError:
+                blobs |= self._remains(entry)
+                continue
             blobs.update((image.digest, image.id), [layer.digest for layer in image.layers])
             chains.update(layer.chain_id[7:] for layer in image.layers)
         return blobs, chains
+
+    def _remains(self, entry: dict[str, Any]) -> set[str]:
+        """What is still known to belong to a broken image: pulled again, it needs less."""
+        found = {entry["digest"]}
+        try:
+            manifest = fastjson.loads(self.read_blob(entry["digest"], media.MANIFEST_LIMIT))
+            found |= {part["digest"] for part in (manifest["config"], *manifest["layers"])}
+        except (CtrtError, ValueError, KeyError, TypeError):
+            pass
+        return found
 
 
 def check_image(manifest: Any, config: Any, name: str) -> None:

@@ -111,6 +111,9 @@ def test_the_picture_in_its_three_forms(store: Store) -> None:
     assert "1.6 kB of it wasted" in text
     scene = picture.json()
     assert scene["view"] == "layers"
+    shown = {row["cells"][0]: row["diff"] for row in scene["rows"] if row["kind"] == "file"}
+    assert shown["/etc/old"] == "-", "the sign is a row's, and not in its words, too"
+    assert not [words for words in shown if words[:1] in "+~-"]
     ids = {row["id"] for row in scene["rows"]}
     assert {"layer:1", "layer:2", "layer:3", "layer:3/1"} <= ids
     known = {node["id"] for node in scene["nodes"]}

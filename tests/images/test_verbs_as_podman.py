@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import stat
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -161,9 +162,67 @@ def test_a_broken_image_can_be_removed(own: Engine) -> None:
     two = own.store.find("localhost/two")
     assert two is not None
     os.unlink(own.store.blob_path(two.id))
-    assert "is broken" in fails(own, "images")
+    assert "is broken" in fails(own, "image", "inspect", "localhost/two")
     assert verb(own, "rmi", "localhost/two:latest") == "localhost/two:latest"
     assert len(own.store.images()) == 2
+
+
+@pytest.mark.parametrize("breaking", ["manifest gone", "manifest cut", "configuration of lists"])
+def test_a_broken_image_hides_no_other(
+    own: Engine, breaking: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    one, two = own.store.find("localhost/group/one:1"), own.store.find("localhost/two")
+    assert one is not None
+    assert two is not None
+    path = Path(own.store.blob_path(two.id if breaking[0] == "c" else two.digest))
+    if breaking == "manifest gone":
+        path.unlink()
+    else:
+        path.write_text("[]" if breaking[0] == "c" else path.read_text()[:-9])
+    others = ["example.com/group/one:2", "localhost/group/one:1"]
+    sentence = "ctrt: the stored image localhost/two:latest is broken"
+    for words in (
+        ["images"], ["images", "-q"], ["images", "--json"], ["images", "one"], ["df"], ["prune"],
+    ):  # fmt: skip
+        capfd.readouterr()
+        said = verb(own, *words)
+        if words[0] == "images":
+            assert one.id[7:19] in said
+            assert "two" not in said, "standard output is for what could be read"
+        warned = capfd.readouterr().err.splitlines()
+        assert [line[: len(sentence)] for line in warned] == [sentence], words
+        assert warned[0].endswith("remove it and pull again")
+    # Found by its ID, shown as layers, tagged and removed as if there was no other.
+    found = own.store.find(one.id[7:19])
+    assert found is not None
+    assert found.digest == one.digest
+    assert "Layers of" in verb(own, "layers", one.id[7:17])
+    verb(own, "tag", one.id[7:17], "localhost/three")
+    verb(own, "rmi", "localhost/three", "localhost/group/one:1")
+    assert [image.reference for image in own.store.images()] == others[:1]
+    if breaking[0] == "c":
+        assert own.store.has_blob(two.layers[0].digest), "what a broken one still names stays"
+    verb(own, "rmi", "--all")
+    assert own.store.names() == []
+    assert os.listdir(own.store.path("blobs", "sha256")) == []
+
+
+def test_the_command_lists_what_is_whole(own: Engine, tmp_path: Path) -> None:
+    two = own.store.find("localhost/two")
+    assert two is not None
+    os.unlink(own.store.blob_path(two.digest))
+    done = subprocess.run(
+        [sys.executable, "-c", COMMAND, "images", "--noheading"],
+        check=False,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "CTRT_ROOT": str(tmp_path / "root"), "PYTHONPATH": PACKAGES},
+    )
+    assert done.returncode == 0
+    assert [line.split()[0] for line in done.stdout.splitlines()] == [
+        "example.com/group/one:2", "localhost/group/one:1",
+    ]  # fmt: skip
+    assert len(done.stderr.splitlines()) == 1
 
 
 def test_what_a_stranger_wrote_does_not_move_the_cursor(own: Engine) -> None:
@@ -230,11 +289,94 @@ def test_pipes(own: Engine, tmp_path: Path) -> None:
         other.close()
 
 
+def shell(engine: Engine, script: str, **more: str) -> str:
+    """What a script of bash prints, in which $CTRT is the command on that store."""
+    command = f"ctrt() {{ {sys.executable} -c '{COMMAND}' \"$@\"; }}"
+    done = subprocess.run(
+        ["bash", "-c", f"set -eo pipefail; {command}\n{script}"],
+        check=False, capture_output=True, text=True,
+        env={**os.environ, "PYTHONPATH": PACKAGES, "CTRT_ROOT": engine.root, **more},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        "ctrt save $IMAGE | CTRT_ROOT=$OTHER ctrt load -i -",
+        "ctrt save -o - $IMAGE | CTRT_ROOT=$OTHER ctrt load -",
+        "ctrt save -o /dev/stdout $IMAGE | CTRT_ROOT=$OTHER ctrt load -i /dev/stdin",
+        "ctrt save -o /dev/stdout $IMAGE > x.tar; CTRT_ROOT=$OTHER ctrt load < x.tar",
+        "CTRT_ROOT=$OTHER ctrt load -i <(ctrt save --format oci-archive $IMAGE)",
+        "mkfifo x.fifo; ctrt save -q -o x.fifo $IMAGE & CTRT_ROOT=$OTHER ctrt load -i x.fifo; wait",
+        "ctrt save $IMAGE | tee >(wc -c >&2) | CTRT_ROOT=$OTHER ctrt import - $IMAGE",
+    ],
+)
+def test_a_stream_by_every_name_that_it_has(own: Engine, tmp_path: Path, script: str) -> None:
+    other = Engine(str(tmp_path / "other"))
+    try:
+        said = shell(
+            own, f"cd {tmp_path}; {script}", OTHER=other.root, IMAGE="localhost/two:latest"
+        )
+        assert said == "localhost/two:latest\n"
+        assert other.store.find("localhost/two").id == own.store.find("localhost/two").id  # type: ignore[union-attr]
+        assert os.listdir(other.store.path("tmp")) == []
+    finally:
+        other.close()
+
+
+def test_podman_reads_and_writes_the_other_end(
+    own: Engine, tmp_path: Path, podman: list[str]
+) -> None:
+    with_podman = " ".join(podman)
+    saved = shell(own, f"ctrt save localhost/two | {with_podman} load -q")
+    assert "localhost/two:latest" in saved
+    other = Engine(str(tmp_path / "other"))
+    try:
+        said = shell(other, f"{with_podman} save -q localhost/two | ctrt load")
+        assert said == "localhost/two:latest\n"
+        run(*podman, "rmi", "localhost/two")
+    finally:
+        other.close()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can make a device")
+def test_a_device_is_written_to_and_stays_one(own: Engine, tmp_path: Path) -> None:
+    null = tmp_path / "null"
+    os.mknod(null, 0o600 | stat.S_IFCHR, os.makedev(1, 3))
+    for words in (
+        ["save", "-o", str(null), "two"],
+        ["save", "--format", "oci-archive", "-o", str(null), "two"],
+        ["export", "-o", str(null), "two"],
+    ):  # fmt: skip
+        assert verb(own, *words) == ""
+        assert stat.S_ISCHR(null.stat().st_mode)
+    assert "is a directory" in fails(own, "save", "--format", "oci-dir", "-o", str(null), "two")
+    for transport in ("docker-archive", "oci-archive", "oci", "dir"):
+        with pytest.raises((CtrtError, OSError)):
+            verb(own, "push", "localhost/two", f"{transport}:{null}")
+        assert stat.S_ISCHR(null.stat().st_mode)
+    assert sorted(os.listdir(tmp_path)) == ["null", "root"]
+
+
+def test_what_is_read_from_a_stream_and_is_no_archive(own: Engine, tmp_path: Path) -> None:
+    with pytest.raises(AssertionError, match="the standard input is no archive of"):
+        shell(own, "echo hello | ctrt load -")
+    with pytest.raises(AssertionError, match=r"/dev/fd/[0-9]+ is no archive of"):
+        shell(own, "ctrt load -i <(echo hello)")
+    with pytest.raises(AssertionError, match="there is no file none"):
+        shell(own, "ctrt load -i none")
+
+
 def test_without_a_file_or_a_pipe_it_is_said(own: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdin", io.StringIO())
     monkeypatch.setattr(sys, "stdout", io.StringIO())
     assert fails(own, "save", "two").startswith("save: where to? name a file")
+    assert fails(own, "save", "-o", "-", "two").startswith("save: where to? name a file")
+    assert fails(own, "export", "two").startswith("export: where to? name a file")
     assert fails(own, "load").startswith("load: which file?")
+    assert fails(own, "import", "-", "x").startswith("import: which file?")
 
 
 def test_save_as_directories(own: Engine, tmp_path: Path) -> None:

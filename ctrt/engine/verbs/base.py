@@ -105,6 +105,14 @@ class Verb:
         return values
 
 
+def warn(sentences: Iterable[str]) -> None:
+    """Say on standard error what a verb could not do, beside what it could."""
+    import sys
+
+    for sentence in sentences:
+        print(f"ctrt: {visible(sentence)}", file=sys.stderr)
+
+
 def json_text(value: Any) -> Text:
     """A value as indented JSON."""
     import json

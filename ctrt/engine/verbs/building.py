@@ -6,13 +6,13 @@ import os
 import sys
 
 from ctrt.engine.options import TLS_VERIFY, Option, Table
+from ctrt.engine.verbs import streams
 from ctrt.engine.verbs.base import MANY, ONE, Text, Verb, json_text, shown
 from ctrt.errors import CtrtError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Any
 
     from ctrt.draw import Picture
     from ctrt.engine import Engine
@@ -222,27 +222,24 @@ def _export(engine: Engine, values: Values, _report: Report) -> Text:
 
     pieces = export(engine, values.operands[0])
     first = next(pieces)  # what is wrong with the name is said before a file is made
-    if values.output in (None, "-"):
-        out = sys.stdout.buffer
-        out.write(first)
-        for piece in pieces:
-            out.write(piece)
-        out.flush()
-        return Text("")
-    # A device or a pipe is written to: it must not be replaced by a file.
-    special = os.path.exists(values.output) and not os.path.isfile(values.output)
-    aside = values.output if special else f"{os.path.realpath(values.output)}.part"
+    otherwise = "export: where to? name a file, as in: ctrt export -o box.tar box"
+    with streams.written(values.output, otherwise) as stream:
+        if stream is not None:
+            stream.write(first)
+            for piece in pieces:
+                stream.write(piece)
+            return Text("")
+    aside = f"{os.path.realpath(values.output)}.part"
     try:
         with open(aside, "wb") as file:
             file.write(first)
             for piece in pieces:
                 file.write(piece)
-        if not special:
-            os.replace(aside, os.path.realpath(values.output))
+        os.replace(aside, os.path.realpath(values.output))
     except OSError as error:
         raise CtrtError(f"export: {values.output} cannot be written: {error.strerror}") from None
     finally:
-        if not special and os.path.exists(aside):
+        if os.path.exists(aside):
             os.unlink(aside)
     return Text(f"written to {values.output}")
 
@@ -253,15 +250,14 @@ def _import(engine: Engine, values: Values, _report: Report) -> Text:
     words = values.operands
     spawn = engine.unpacker().spawn
     second = words[1] if len(words) == 3 else None
-    with engine.store.hold():
+    otherwise = "import: which file? as in: ctrt import root.tar box"
+    with engine.store.hold(), streams.read(engine.store, words[0], otherwise) as path:
         if not (values.change or values.message):
-            return Text(
-                import_image(engine.store, words[0], words[-1], second, spawn=spawn).reference
-            )
+            return Text(import_image(engine.store, path, words[-1], second, spawn=spawn).reference)
         from ctrt.engine.written import changed, configured
 
         configured(engine, {}, values.change)  # a mistake is told before the work is done
-        image = import_image(engine.store, words[0], words[-1], second, spawn=spawn)
+        image = import_image(engine.store, path, words[-1], second, spawn=spawn)
         return Text(changed(engine, image, values.change, values.message or "").reference)
 
 
@@ -290,42 +286,27 @@ def _save(engine: Engine, values: Values, report: Report) -> Text:
         to = transports.destination(f"{transport}:{path}{name}", transports.Options(), config)
         push(engine.store, image, to, progress=None if values.quiet else report)
 
-    if values.output:
-        save(os.path.abspath(values.output))
-        return Text("" if values.quiet else f"written to {values.output}")
-    if transport != values.format or _is_shown(sys.stdout):
-        raise CtrtError("save: where to? name a file, as in: ctrt save -o image.tar IMAGE")
-    from shutil import copyfileobj
+    otherwise = "save: where to? name a file, as in: ctrt save -o image.tar IMAGE"
+    with streams.written(values.output, otherwise) as stream:
+        if stream is not None:
+            if transport != values.format:
+                raise CtrtError(f"save: {values.format} is a directory; -o says which one")
+            from shutil import copyfileobj
 
-    with engine.store.temporary() as work:
-        save(f"{work.path}/image.tar")
-        with open(f"{work.path}/image.tar", "rb") as file:
-            copyfileobj(file, sys.stdout.buffer, 1 << 20)
-        sys.stdout.buffer.flush()
-    return Text("")
-
-
-def _is_shown(stream: Any) -> bool:
-    """Whether a stream is read or written by a person, or by a notebook, and takes no archive."""
-    return not hasattr(stream, "buffer") or stream.isatty()
+            with engine.store.temporary() as work:
+                save(f"{work.path}/image.tar")
+                with open(f"{work.path}/image.tar", "rb") as file:
+                    copyfileobj(file, stream, 1 << 20)
+            return Text("")
+    save(os.path.abspath(values.output))
+    return Text("" if values.quiet else f"written to {values.output}")
 
 
 def _load(engine: Engine, values: Values, report: Report) -> Text:
-    path = values.input or (values.operands[0] if values.operands else "")
-    if not path:
-        if _is_shown(sys.stdin):
-            raise CtrtError("load: which file? as in: ctrt load -i image.tar")
-        from shutil import copyfileobj
-
-        with engine.store.temporary() as work:
-            with open(f"{work.path}/stdin", "xb") as file:
-                copyfileobj(sys.stdin.buffer, file, 1 << 20)
-            try:
-                return _loaded(engine, f"{work.path}/stdin", values, report)
-            except CtrtError as error:
-                text = str(error).replace(f"{work.path}/stdin", "the standard input")
-                raise CtrtError(text, status=error.status) from None
-    return _loaded(engine, path, values, report)
+    name = values.input or (values.operands[0] if values.operands else "")
+    otherwise = "load: which file? as in: ctrt load -i image.tar"
+    with streams.read(engine.store, name, otherwise) as path:
+        return _loaded(engine, path, values, report)
 
 
 def _loaded(engine: Engine, path: str, values: Values, report: Report) -> Text:
@@ -471,7 +452,7 @@ VERBS = [
             "IMAGE...",
             [
                 Option("-m --multi-image-archive", "several images, as several names make it"),
-                Option("-o --output", "the file", metavar="FILE"),
+                Option("-o --output", "the file, - for standard output", metavar="FILE"),
                 Option("-q --quiet", "print nothing"),
                 Option("--format", "what to write", metavar="FORMAT", default="docker-archive",
                        choices=("docker-archive", "oci-archive", "oci-dir", "docker-dir")),
@@ -486,7 +467,7 @@ VERBS = [
             "Read an image from a file that docker, podman or ctrt saved.",
             "[FILE]",
             [
-                Option("-i --input", "the file (standard input)", metavar="FILE"),
+                Option("-i --input", "the file, - for standard input", metavar="FILE"),
                 Option("-q --quiet", "show no progress"),
             ],
         ),

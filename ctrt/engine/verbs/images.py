@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from ctrt.engine.options import Option, Table
-from ctrt.engine.verbs.base import MANY, NONE, ONE, Listing, Text, Verb, json_text, shown
+from ctrt.engine.verbs.base import MANY, NONE, ONE, Listing, Text, Verb, json_text, shown, warn
 from ctrt.engine.verbs.building import found_image
 from ctrt.errors import CtrtError
 from ctrt.words import since, size_text
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 def _images(engine: Engine, values: Values, _report: Report) -> Listing | Text:
     found = _chosen(engine, values)
+    warn(engine.store.broken())
     identities = [image.id[7:] if values.no_trunc else image.id[7:19] for image in found]
     if values.json:
         return json_text(
@@ -253,6 +254,7 @@ def _prune(engine: Engine, values: Values, _report: Report) -> Text:
     used = {state["image"] for state in engine.states()}
     spawn = engine.unpacker().spawn
     before = _disk(engine)["total"]
+    warn(engine.store.broken())
     gone, blobs = engine.store.prune(
         lambda image: not values.all or image.reference in used, spawn=spawn
     )
@@ -288,6 +290,7 @@ def _bytes_below(path: str) -> int:
 def _df(engine: Engine, values: Values, _report: Report) -> Listing | Text:
     disk = _disk(engine)
     images = engine.store.images()
+    warn(engine.store.broken())
     used = {state["image"] for state in engine.states()}
     needed = {layer.digest: layer.size for image in images for layer in image.layers}
     active = {layer.digest for image in images if image.reference in used for layer in image.layers}
@@ -328,7 +331,7 @@ def _rmi(engine: Engine, values: Values, _report: Report) -> Text:
     if bool(names) == values.all:
         raise CtrtError("rmi: expected IMAGE..., or --all")
     if values.all:
-        names = [image.reference for image in engine.store.images()]
+        names = engine.store.names()
     meant: dict[str, None] = {}
     for name in names:
         if engine.store.has_name(name):
