@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from ctrt.draw import _labels as labels
+from ctrt.draw._inner import held
 from ctrt.draw._labels import KIND_WORDS
 from ctrt.draw._measure import fit, width
 from ctrt.draw._scene import Detail, Node, Raw, Row
@@ -187,6 +188,9 @@ class Part:
             short, long = count, f"{long}: {len(self.snapshot.mounts)}"
         if kind == "cgroup" and self.ids:
             long = f"{long}: {self._cgroup()}"
+        inner = held(self.snapshot, kind, self.ids)
+        short = inner.short or short
+        long = f"its own {words.short}: {inner.long}" if inner.long else long
         self._row(sheet, Row(name, parent, kind, (label, long)), depth)
         sheet.details[name] = self._detail(kind, label)
         border = "double" if kind == "mnt" and self._owner(kind) else "solid"
@@ -318,11 +322,12 @@ class Part:
     def _detail(self, kind: str, label: str) -> Detail:
         words = KIND_WORDS[kind]
         line = label.replace("[", ":[", 1)
+        inner = held(self.snapshot, kind, self.ids)
         return Detail(
             words.meaning,
-            (Raw(f"/proc/{self._proc}/ns/{kind}", line),),
+            (Raw(f"/proc/{self._proc}/ns/{kind}", line), *inner.raw),
             words.man,
-            f"lsns -t {kind} -p {self._proc}",
+            inner.command or f"lsns -t {kind} -p {self._proc}",
         )
 
     def _user_detail(self, index: int) -> Detail:

@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from ctrt.observe._capabilities import CapabilitySets, capabilities
+from ctrt.observe._inner import Inner, Names, Objects, Offset
 from ctrt.observe._mounts import covered, tree
 from ctrt.observe._snapshot import Fellow, Snapshot, UserNamespace, snapshot
 from ctrt.observe._values import Unknown
@@ -98,12 +99,16 @@ __all__ = [
     "HostPath",
     "Id",
     "IdMapping",
+    "Inner",
     "Link",
     "Listener",
     "Member",
     "MountTable",
     "Mounted",
+    "Names",
     "Network",
+    "Objects",
+    "Offset",
     "Owner",
     "PeerGroup",
     "Pod",

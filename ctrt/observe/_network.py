@@ -1,25 +1,25 @@
 """Networks: the links of every network namespace, what joins them, addresses, routes, listeners.
 
-A network namespace is asked by netlink from a thread of its own that has joined it (setns(2) moves
-one thread only, and the thread ends with its answer), so the caller stays where it is, and a
-running event loop is not touched. Where joining is not allowed, what /proc/PID/net shows is used.
+A network namespace is asked by netlink from a thread or a process that has joined it (`_joined`),
+so the caller stays where it is, and a running event loop is not touched. Where joining is not
+allowed, what /proc/PID/net shows is used.
 
 Source: rtnetlink(7), network_namespaces(7), proc_pid_net(5).
 """
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import struct
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from ctrt.linux import calls, namespaces, processes
+from ctrt.linux import namespaces, processes
+from ctrt.observe import _joined
 from ctrt.observe._values import NOT_ALLOWED, Unknown
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from ctrt.linux.namespaces import Key
     from ctrt.observe._system import System
 
@@ -164,15 +164,18 @@ def _network(
     listeners = _listeners(members)
     if key in descriptors:
         own = system.processes[system.me].namespace("net") == key
+        doors = {} if own else {"net": descriptors[key]}
         try:
-            links, routes, tables = _in_thread(lambda: _ask(key, descriptors, own))
+            links, routes, tables = _joined.ask(
+                f"{__name__}:ask", (key, descriptors), doors, lent=descriptors.values()
+            )
             return Network(key, links, routes, listeners, "", tables)
         except ImportError:
             reason = Unknown("that takes pyroute2: pip install pyroute2")
-        except PermissionError:
-            reason = Unknown("joining it takes CAP_SYS_ADMIN in the user namespace that owns it")
         except OSError as error:
-            reason = Unknown((error.strerror or str(error)).lower())
+            refused = error.errno == errno.EPERM and not own
+            told = _joined.NO_RIGHT if refused else (error.strerror or str(error)).lower()
+            reason = Unknown(told)
     links = _plain_links(members)
     if not links:
         return reason or NOT_ALLOWED
@@ -180,35 +183,12 @@ def _network(
     return Network(key, links, _plain_routes(members, links), listeners, why)
 
 
-def _in_thread(work: Callable[[], Any]) -> Any:
-    """The answer of a thread that may go where it likes, and ends."""
-    import threading
-
-    answer: list[Any] = []
-    failure: list[BaseException] = []
-
-    def run() -> None:
-        try:
-            answer.append(work())
-        except BaseException as error:  # noqa: BLE001, RUF100  (it is raised again below)
-            failure.append(error)
-
-    thread = threading.Thread(target=run, name="ctrt network")
-    thread.start()
-    thread.join()
-    if failure:
-        raise failure[0]
-    return answer[0]
-
-
-def _ask(
-    key: Key, descriptors: dict[Key, int], own: bool
+def ask(
+    key: Key, descriptors: dict[Key, int]
 ) -> tuple[tuple[Link, ...], tuple[Route, ...], tuple[RuleTable, ...] | Unknown]:
-    """The links, routes and tables of a namespace, from a thread that joins it."""
+    """The links, routes and tables of the network namespace that the caller is in."""
     from pyroute2 import IPRoute
 
-    if not own:
-        calls.setns(descriptors[key], calls.CLONE_NEWNET)
     with IPRoute() as netlink:
         raw_links = list(netlink.get_links())
         raw_addresses = list(netlink.get_addr())

@@ -13,6 +13,7 @@ from ctrt.errors import CtrtError
 from ctrt.linux import mountinfo, namespaces, processes
 from ctrt.linux.namespaces import Key
 from ctrt.observe._capabilities import CapabilitySets, look_up, of_status
+from ctrt.observe._inner import Inner, look
 from ctrt.observe._mounts import covered
 from ctrt.observe._values import ABSENT, Unknown, attempt, without
 
@@ -57,7 +58,8 @@ class Snapshot(NamedTuple):
     `users` are the user namespaces involved, the host's first, the target's last; `pids` the
     pid namespaces from the target's outward to the host's. `processes` begins with the
     target. `covered` are ids of mounts that another mount hides; `host_groups` are those peer
-    groups of `mounts` that the host's mount namespace has members of as well.
+    groups of `mounts` that the host's mount namespace has members of as well. `inner` is what
+    the target's own namespaces hold, where others were looked through too.
     """
 
     status: Status
@@ -72,6 +74,7 @@ class Snapshot(NamedTuple):
     host_groups: frozenset[int]
     capabilities: CapabilitySets
     cgroups: tuple[Cgroup, ...] | Unknown
+    inner: Inner = Inner()
 
     @property
     def pid(self) -> int:
@@ -111,8 +114,8 @@ def snapshot(
     """Look at a process, once.
 
     `command` is the name to show for it (its own short name if None). `others` says whether
-    to look through all processes for those that share its namespaces; without, the answer
-    takes a fraction of a millisecond however busy the machine is.
+    to look through all processes for those that share its namespaces, and to ask for what these
+    hold; without, the answer takes a fraction of a millisecond however busy the machine is.
 
     Raises CtrtError when there is no such process. What this process may not read
     (ptrace(2), PTRACE_MODE_READ) becomes an `Unknown` in its place.
@@ -178,6 +181,7 @@ def _look(pid: int | str, status: Status, command: str, host: int | str, others:
         known,
         of_status(status),
         attempt(_cgroups, pid),
+        look(pid, apart, mounts) if others and apart else Inner(),
     )
 
 
