@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from ctrt.linux.cgroups import Layout
     from ctrt.runtime.host import Host
     from ctrt.runtime.launcher import Launcher, Running
-    from ctrt.runtime.plan import Plan
+    from ctrt.runtime.plan import Plan, Step
 
 __all__ = ["Engine", "Prepared", "default_engine", "default_root", "pull", "run"]
 
@@ -256,12 +256,14 @@ class Engine:
         trace: bool = False,
         terminal: bool = False,
         writable: str = "",
+        waits: bool = False,
     ) -> Prepared:
         """Think out the start of a container: pull and unpack what is missing, and plan.
 
         The image's layers are held until `Prepared.release`, which `start` calls. With `terminal`
         it makes a terminal of its own, whose master is sent over the descriptor "console". What
         it writes goes to `writable`, a directory that stays, instead of one that goes with it.
+        `waits` says that its command only waits, for what will be run in it.
         """
         hold = self.store.hold()
         hold.__enter__()
@@ -275,6 +277,7 @@ class Engine:
                 trace=trace,
                 terminal=terminal,
                 writable=writable,
+                waits=waits,
                 hold=hold,
             )
         except BaseException:
@@ -292,6 +295,7 @@ class Engine:
         trace: bool,
         terminal: bool,
         writable: str,
+        waits: bool,
         hold: Any,
     ) -> Prepared:
         from ctrt.engine import config as configuration
@@ -358,6 +362,7 @@ class Engine:
             "layers": [layer.chain_id for layer in image.layers],
             "cgroup": groups.state,
             "kept": configuration.kept(config, self.host.machine),
+            "waits": waits,
         }
         arguments = config["process"]["args"]
         return Prepared(
@@ -389,17 +394,25 @@ class Engine:
         trace: bool = False,
         terminal: bool = False,
         die: bool = False,
+        apart: Values | None = None,
     ) -> Prepared:
         """Think out another process in a running container, with that one's rights.
 
         Of the options `env`, `workdir` and `user` count. With `die` it ends with the process that
-        starts it.
+        starts it. `apart` are options of unshare(1): it has the namespaces that these name for
+        itself.
         """
         from ctrt.engine import config as configuration
         from ctrt.engine.container import Found
         from ctrt.runtime import planner
         from ctrt.runtime.group import Group
 
+        kinds: tuple[str, ...] = ()
+        more: Sequence[Step] = ()
+        if apart is not None:
+            from ctrt.engine import unsharing
+
+            kinds, more = unsharing.within(apart)
         config = container.config or {}
         group = Group(container.cgroup)
         other = container if isinstance(container, Found) else None
@@ -421,10 +434,28 @@ class Engine:
             trace=trace,
             terminal=terminal,
             die=die,
+            kinds=kinds,
+            more=more,
         )
         # The number of a process is another one tomorrow.
         where = "other namespaces" if container.name.isdecimal() else container.name
         return Prepared(plan, f"{command[0]} in {where}", name=container.name)
+
+    def kept(self, prepared: Prepared, name: str) -> Prepared:
+        """The same start as a sandbox that waits, and is found by its name as containers are."""
+        from ctrt.oci import fastjson
+        from ctrt.runtime import planner
+
+        directory = f"{self.containers}/{self._name(name)}"
+        state: dict[str, Any] = {"name": name, "image": "", "command": [], "layers": []}
+        state.update(cgroup={}, kept=None, waits=True)
+        return Prepared(
+            planner.noted(prepared.plan, directory),
+            prepared.what,
+            name=name,
+            directory=directory,
+            state=fastjson.dumps(state),
+        )
 
     def find(self, name: str) -> Found:
         """What is to be entered, whoever started it. Raises CtrtError.
@@ -437,7 +468,7 @@ class Engine:
 
         own = name.removeprefix("ctrt:")
         state = next((state for state in self.states() if state["name"] == own), None)
-        if state is None:
+        if state is None or state["kept"] is None:
             from ctrt.engine import others
 
             return others.found(self, name)

@@ -59,8 +59,11 @@ def target_of(engine: Engine, word: str | None) -> Target:
         raise _or_of_others(engine, word, error) from None
     if word.isdecimal():
         return Target(pid, _owned(engine, pid))
-    command = next((s["command"][0] for s in engine.states() if s["name"] == word), None)
-    return Target(pid, f"Container {word}", os.path.basename(command) if command else None)
+    state = next((s for s in engine.states() if s["name"] == word), None)
+    if state is not None and not state["image"]:
+        return Target(pid, f"Sandbox {word}")
+    command = state["command"][0] if state else ""
+    return Target(pid, f"Container {word}", os.path.basename(command) or None)
 
 
 def _owned(engine: Engine, pid: int) -> str | None:

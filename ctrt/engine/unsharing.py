@@ -8,11 +8,12 @@ from ctrt.errors import CtrtError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from typing import Any
 
     from ctrt.engine.options import Values
     from ctrt.runtime.host import Host
-    from ctrt.runtime.plan import Plan
+    from ctrt.runtime.plan import Plan, Step
 
     Extents = tuple[tuple[int, int, int], ...]
 
@@ -81,6 +82,58 @@ def plan(options: Values, host: Host, arguments: list[str], *, trace: bool = Fal
         death_signal=_signal(options.kill_child),
         trace=trace,
     )
+
+
+_WITHIN = ("mount", "uts", "ipc", "network", "cgroup")
+_NOT_WITHIN = (
+    "user", "pid", "time", "map_user", "map_group", "map_users", "map_groups", "map_root_user",
+    "map_current_user", "map_auto", "setgroups", "keep_caps", "root", "monotonic", "boottime",
+    "kill_child",
+)  # fmt: skip
+
+
+def within(options: Values) -> tuple[tuple[str, ...], Sequence[Step]]:
+    """What the options make of the namespaces that a process joins: new kinds, and their steps.
+
+    Raises CtrtError for what only a process that is inside already can make.
+    """
+    from ctrt.runtime import planner
+
+    for key in _NOT_WITHIN:
+        if getattr(options, key):
+            raise CtrtError(
+                f"unshare: --{key.replace('_', '-')} cannot go with --in: what goes with it is "
+                "--mount, --uts, --ipc, --net and --cgroup; run unshare in the cell for others"
+            )
+    if _kept(options):
+        raise CtrtError("unshare: files that keep namespaces cannot go with --in")
+    mount_proc = "/proc" if options.mount_proc is True else options.mount_proc
+    kinds = tuple(
+        kind
+        for kind, key in _KINDS
+        if kind in _WITHIN and (getattr(options, key) or (kind == "mount" and mount_proc))
+    )
+    steps = planner.propagated(options.propagation) if "mount" in kinds else []
+    if mount_proc:
+        steps.append(planner.proc_mounted(mount_proc))
+    return kinds, steps
+
+
+def check_kept(options: Values) -> None:
+    """Raise CtrtError for a sandbox that nobody could come back to."""
+    if not options.fork and not options.kill_child:
+        for key, name in (("pid", "a pid"), ("time", "a time")):
+            if getattr(options, key):
+                raise CtrtError(
+                    f"unshare: --as with --{key} needs --fork: without it only children are in "
+                    f"{name} namespace of their own"
+                )
+    maps = ("user", "users", "root_user", "current_user", "auto")
+    if options.user and not any(getattr(options, f"map_{key}") for key in maps):
+        raise CtrtError(
+            "unshare: --as with --user needs a map of users, as in --map-root-user: without one "
+            "nobody can come in"
+        )
 
 
 def _one(kind: str, options: Values, own: int) -> int | None:

@@ -141,6 +141,8 @@ def _layers(engine: Engine, container: str) -> tuple[Image, compose.Blob]:
     if state is None:
         engine.pid_of(container if not container.isdecimal() else f"{container}-")
         raise AssertionError
+    if not state["image"]:
+        raise CtrtError(f"{container} is of no image: it has the files of this machine")
     image = engine.store.find(state["image"])
     if image is None or [part.chain_id for part in image.layers] != state["layers"]:
         raise CtrtError(

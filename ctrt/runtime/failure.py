@@ -44,6 +44,11 @@ def step_error(plan: Plan, step: int, call: int, errno: int, words: str) -> Step
         and errno in (_EPERM, _ENOSPC, _EUSERS)
     ):
         sentence = _clone_sentence(errno, words)
+    elif operation == "chdir" and errno == _EACCES:
+        sentence = (
+            f"{what} did not start: who it runs as may not go into the directory "
+            f"{failed.calls[call][1]}"
+        )
     elif operation == "chdir":
         sentence = (
             f"{plan.subject} has no directory to start in at {failed.calls[call][1]}: {words}"

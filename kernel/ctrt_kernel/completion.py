@@ -60,7 +60,7 @@ def offered(before: str) -> tuple[str, list[_Word]]:
     """The word that ends at the cursor, and what it can become; `before` is the cell up to it."""
     script = in_script(before, len(before))
     line = before.rpartition("\n")[2]
-    words_before = line.split()
+    words_before = line.split() if script else _line(line)
     token = "" if line[-1:].isspace() or not words_before else words_before.pop()
     if script and before.lstrip().startswith("%%image"):
         known = _in_containerfile(before, token)
@@ -76,7 +76,16 @@ def in_script(code: str, position: int) -> bool:
     first, newline, _ = code.lstrip().partition("\n")
     if not newline or "\n" not in code[:position].lstrip():
         return False
-    return first.startswith("%%") and first[2:].split(" ", 1)[0].strip() in _CELLS
+    magic = _line(first)[:1]
+    return bool(magic) and magic[0].startswith("%%") and magic[0][2:] in _CELLS
+
+
+def _line(text: str) -> list[str]:
+    """A first line's words; `%ctrt run` and its kin are the magics that they stand for."""
+    line = text.split()
+    if line and line[0].strip("%") == "ctrt" and line[1:2] and line[1] in words.CELL_VERBS:
+        return [line[0].replace("ctrt", words.CELL_VERBS[line[1]]), *line[2:]]
+    return line
 
 
 def explained(code: str, position: int) -> str:
@@ -90,10 +99,10 @@ def explained(code: str, position: int) -> str:
             lines = code[:start].lstrip().split("\n")[1:]
             text = containerfiles.explained(lines, word)
             return text or (_about_image(word) if word in _images() else "")
-        image = _image(code.lstrip().partition("\n")[0].split())
+        image = _image(_line(code.lstrip().partition("\n")[0]))
         path = image.commands().get(word) if image else None
         return f"{path} of the image" if path else ""
-    line = code[code.rfind("\n", 0, start) + 1 : start].split()
+    line = _line(code[code.rfind("\n", 0, start) + 1 : start])
     table = _table(line)
     if table is None:
         return ""
@@ -135,15 +144,16 @@ def _table(line: list[str]) -> Table | None:
 
 def _known(before: list[str], token: str) -> Iterator[_Word]:
     """What can follow these words of a line."""
+    if before == ["%%ctrt"]:
+        yield from (_Word(verb, "verb") for verb in words.CELL_VERBS)
+        return
     if before in (["%ctrt"], ["%ctrt", "help"]):
         yield from (_Word(verb, "verb") for verb in words.ALL_VERBS)
         return
     table = _table(before)
     if table is None:
         return
-    program = table is not words.CAPABILITIES and (
-        before[0].lstrip("%") in _PROGRAMS or table in (words.CONTAINER, words.IN_NAMESPACES)
-    )
+    program = table is not words.CAPABILITIES and before[0].lstrip("%") in _PROGRAMS
     rest = before[2:] if before[0] == "%ctrt" else before[1:]
     waiting, operands = _read(table, rest)
     name, equals, value = token.partition("=")
@@ -258,7 +268,7 @@ def _container_of(line: list[str]) -> str:
 def _in_script(cell: str, before: list[str], token: str) -> Iterator[_Word]:
     """What can stand in a script: commands of the image where one begins, paths elsewhere."""
     first, _, body = cell.lstrip().partition("\n")
-    line = first.split()
+    line = _line(first)
     image = _image(line)
     if image is None or body.startswith("#!"):
         return

@@ -19,7 +19,7 @@ from IPython.core.magic import Magics, line_cell_magic, magics_class
 
 from ctrt.engine import default_engine, rights
 from ctrt.engine.container import ContainerError
-from ctrt.engine.options import split_root
+from ctrt.engine.options import EXEC, split_root
 from ctrt.engine.verbs import VERBS, Flow, Text, overview
 from ctrt.errors import CtrtError
 from ctrt_kernel import building, cells, jobs, rich, words
@@ -40,8 +40,6 @@ _ARGUMENT_BYTES = 131_071
 """An argument of a program has at most this many bytes (execve(2), MAX_ARG_STRLEN)."""
 
 _STREAMS = (("stdout", "out"), ("stdout", "json"), ("stderr", "err"))
-_CELLS = {"run": "container", "unshare": "unshare"}
-"""The verbs that are magics of their own, by how these are called."""
 
 _servers: dict[int, Any] = {}
 _servers_lock = threading.Lock()
@@ -148,7 +146,7 @@ class CtrtMagics(Magics):
         with Files(values) as files, Bar(self.shell, alone=cell is not None) as progress:
             files.add(rich.PROGRAM_PATH, rich.PROGRAM.encode(), 0o555)
             values.entrypoint = jobs.WAIT[0]
-            prepared = engine.prepare(image, jobs.WAIT[1:], values, progress=progress)
+            prepared = engine.prepare(image, jobs.WAIT[1:], values, progress=progress, waits=True)
             if values.plan:
                 return _planned(engine, prepared, values)
             _warn(engine, prepared)
@@ -199,17 +197,69 @@ class CtrtMagics(Magics):
         if values.help:
             return Text(words.IN_NAMESPACES.help())
         engine = _engine()
+        if getattr(values, "as"):
+            return self._keep_unshared(values, cell)
         if cell is None and not values.operands:
             raise CtrtError(
                 "unshare: a shell without input does nothing; name a PROGRAM, or use the cell "
                 "magic %%unshare"
             )
+        if getattr(values, "in"):
+            return self._unshared_inside(getattr(values, "in"), values, cell, apart=values)
         prepared = engine.prepare_unshare(values, trace=values.graph and not values.plan)
         if values.plan:
             return _planned(engine, prepared, values)
         program = os.path.basename(prepared.what.split(" ", 1)[0])
         stdin = None if cell is None else cell.encode(errors="surrogateescape")
         return self._run(engine, prepared, values, stdin, f"{program} in new namespaces")
+
+    def _keep_unshared(self, values: Values, cell: str | None) -> Any:
+        """`--as NAME`: namespaces with a process that waits, and the cell as a program in them."""
+        from ctrt.engine import unsharing
+
+        name, place = getattr(values, "as"), getattr(values, "in")
+        if name == place:
+            raise CtrtError(f"unshare: --as {name} would take the place of what --in names")
+        engine = _engine()
+        command, values.operands = values.operands, jobs.WAIT
+        if place:
+            options = _entering(values)
+            container = jobs.named(engine, place)
+            prepared = engine.prepare_exec(container, jobs.WAIT, options, die=True, apart=values)
+        else:
+            unsharing.check_kept(values)
+            prepared = engine.prepare_unshare(values)
+        prepared = engine.kept(prepared, name)
+        if values.plan:
+            return _planned(engine, prepared, values)
+        jobs.stop_kept(name)  # not before it is clear that there will be another
+        jobs.keep(self.shell, engine, prepared)
+        values.operands = command
+        if not command and not (cell and cell.strip()):
+            return None
+        values.wd = values.setuid = values.setgid = None  # those of the process that waits
+        return self._unshared_inside(name, values, cell)
+
+    def _unshared_inside(
+        self, name: str, values: Values, cell: str | None, apart: Values | None = None
+    ) -> Any:
+        """The cell as the input of a program in what runs already."""
+        engine = _engine()
+        container = jobs.named(engine, name)
+        command = values.operands or [os.environ.get("SHELL") or "/bin/sh"]
+        prepared = engine.prepare_exec(
+            container,
+            command,
+            _entering(values),
+            trace=values.graph and not values.plan,
+            apart=apart,
+        )
+        if values.plan:
+            return _planned(engine, prepared, values)
+        _tell(container)
+        stdin = None if cell is None else cell.encode(errors="surrogateescape")
+        title = f"{os.path.basename(command[0])} in {name}"
+        return self._run(engine, prepared, values, stdin, title)
 
     def _run(
         self,
@@ -331,10 +381,10 @@ class CtrtMagics(Magics):
             verb, rest = rest[0], ["--help"]
         if verb in ("-h", "--help", "help"):
             return Text(_umbrella_help())
-        if verb in _CELLS:
+        if verb in words.CELL_VERBS:
             if root:
                 raise CtrtError(f"ctrt {verb}: in a notebook CTRT_ROOT says where the store is")
-            magic = getattr(self, _CELLS[verb])
+            magic = getattr(self, words.CELL_VERBS[verb])
             return magic(shlex.join(rest), cell)
         if cell is not None:
             raise CtrtError(
@@ -389,6 +439,16 @@ class CtrtMagics(Magics):
             return _planned(engine, prepared, values)
         _tell(container)
         return self._run(engine, prepared, values, None, f"Container {name}")
+
+
+def _entering(values: Values) -> Values:
+    """What options of unshare(1) say of a program that goes where others are."""
+    options = EXEC.parse([])
+    options.workdir = values.wd
+    if values.setuid is not None or values.setgid is not None:
+        group = "" if values.setgid is None else f":{values.setgid}"
+        options.user = f"{values.setuid or 0}{group}"
+    return options
 
 
 _told: set[tuple[int, int]] = set()

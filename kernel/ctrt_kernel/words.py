@@ -37,9 +37,12 @@ _ASKING = (
     Option("-i --interactive", "ask for input in the notebook when the program waits for it"),
     Option("-t --tty", "give it a terminal, and ask for input when it waits for it"),
 )
+_KEEPING = (
+    Option("--as", "keep what is made, for cells with --in NAME", metavar="NAME"),
+    Option("--in", "run in what runs already, a container or what was kept", metavar="NAME"),
+)
 _INPUT = (
-    Option("--as", "keep the container, for cells with --in NAME", metavar="NAME"),
-    Option("--in", "run in a running container; there is no IMAGE then", metavar="NAME"),
+    *_KEEPING,
     *_ASKING,
     Option(
         "--put",
@@ -79,7 +82,7 @@ IN_NAMESPACES = Table(
     "Run a program in new namespaces, with the cell as its standard input (a shell if no\n"
     "program is named). Options are those of unshare(1) of util-linux.",
     UNSHARE.operands,
-    _with(UNSHARE.options, *_SHOWING[:-1], Option("-h --help", "show this help")),
+    _with(UNSHARE.options, *_KEEPING, *_SHOWING[:-1], Option("-h --help", "show this help")),
     prefix="%%",
 )
 _build = VERBS["build"].table
@@ -123,6 +126,9 @@ VERB_TABLES["exec"] = Table(
 """The verbs of `%ctrt`, with what they have only in a notebook."""
 ALL_VERBS = {"run": CONTAINER, "unshare": IN_NAMESPACES, **VERB_TABLES}
 """With those that are magics of their own."""
+
+CELL_VERBS = {"run": "container", "unshare": "unshare"}
+"""The verbs of `%ctrt` that are magics of their own, by how these are called."""
 
 WITH_RIGHTS = Table(
     "caps",

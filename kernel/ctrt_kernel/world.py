@@ -130,27 +130,30 @@ class Panel:
 
 def world() -> dict[str, Any]:
     """What there is now, as JSON."""
+    from ctrt.engine.verbs.containers import command_of
     from ctrt.oci.reference import parse
-    from ctrt.words import one_line
     from ctrt_kernel import jobs
 
     engine = default_engine()
     mine = {job.name: job for job in jobs.running() if job.name}
     try:
+        states = engine.states()
         containers = [
             {
                 "name": state["name"],
                 "image": parse(state["image"]).familiar(),
-                "command": (
-                    "kept for cells"
-                    if state["name"] in mine and mine[state["name"]].keeps
-                    else one_line(state["command"], 200)
-                ),
+                "command": command_of(state, 200),
                 "pid": int(state["pid"]),
                 "output": bool(state.get("record"))
                 or (state["name"] in mine and not mine[state["name"]].keeps),
             }
-            for state in engine.states()
+            for state in states
+            if state["image"]
+        ]
+        sandboxes = [
+            {"name": state["name"], "command": command_of(state), "pid": int(state["pid"])}
+            for state in states
+            if not state["image"]
         ]
         images = [
             {"name": parse(image.reference).familiar(), "size": image.size}
@@ -160,7 +163,7 @@ def world() -> dict[str, Any]:
     except (CtrtError, OSError) as error:
         nothing: dict[str, Any] = {"containers": [], "ended": [], "images": [], "sandboxes": []}
         return {"error": str(error), **nothing}
-    sandboxes = [
+    sandboxes += [
         {"name": f"process {job.pid}", "command": job.what, "pid": job.pid}
         for job in jobs.running()
         if not job.name

@@ -10,6 +10,7 @@ function hands(others: Partial<Hands> = {}): Hands {
   const nothing = (): void => undefined;
   return {
     do: () => Promise.resolve(''),
+    sure: () => Promise.resolve(true),
     view: nothing,
     output: nothing,
     terminal: () => Promise.resolve(),
@@ -56,7 +57,7 @@ test('a press on a button does what it says', async () => {
   );
   find(list.node, '[data-key="Graph anna"]').click();
   find(list.node, '[data-key="Stop anna"]').click();
-  await Promise.resolve();
+  await new Promise((resolve) => setTimeout(resolve, 0));
   find(list.node, '[data-key="Layers busybox"]').click();
   find(list.node, '[data-key="Network of the machine"]').click();
   find(list.node, '[data-key="Remove busybox"]').click();
@@ -90,8 +91,46 @@ test('what has ended can be read, and forgotten', async () => {
   assert.equal(list.node.querySelector('[data-key="Stop otto"]'), null);
   find(list.node, '[data-key="Output otto"]').click();
   find(list.node, '[data-key="Forget otto"]').click();
-  await Promise.resolve();
+  await new Promise((resolve) => setTimeout(resolve, 0));
   assert.deepEqual(done, ['output otto', 'forget otto']);
+});
+
+test('what is lost is asked about, and not done without a yes', async () => {
+  const asked: string[] = [];
+  const done: string[] = [];
+  let answer = false;
+  const list = shown(
+    {
+      containers: [CONTAINER],
+      images: [{ name: 'busybox', size: 1 }],
+      ended: [{ name: 'otto', image: 'busybox', how: 'ended' }],
+    },
+    {
+      do: (action, name) => {
+        done.push(`${action} ${name}`);
+        return Promise.resolve('');
+      },
+      sure: ({ title, yes }) => {
+        asked.push(`${title} ${yes}`);
+        return Promise.resolve(answer);
+      },
+    },
+  );
+  for (const key of ['Stop anna', 'Remove busybox', 'Forget otto']) {
+    find(list.node, `[data-key="${key}"]`).click();
+  }
+  await new Promise((resolve) => setTimeout(resolve, 0));
+  assert.deepEqual(asked, [
+    'Stop anna? Stop',
+    'Remove the image busybox? Remove',
+    'Forget otto? Forget',
+  ]);
+  assert.deepEqual(done, []);
+  answer = true;
+  await list.do('remove', 'busybox');
+  await list.do('pull', 'busybox');
+  assert.deepEqual(done, ['remove busybox', 'pull busybox']);
+  assert.equal(asked.length, 4);
 });
 
 test('a pull has a bar', () => {

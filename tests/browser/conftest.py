@@ -242,6 +242,11 @@ class LabPage:
         self.page.evaluate("window.jupyterapp.commands.execute('notebook:run-all-cells')")
         self.wait_for_kernel()
 
+    def confirm(self, word: str, *, page: Page | None = None) -> None:
+        """Answer the question in front with the button of that word."""
+        dialog = (page or self.page).get_by_role("dialog")
+        dialog.get_by_role("button", name=word, exact=True).click()
+
     def faults(self, place: str) -> list[str]:
         """What axe-core finds serious in a part of the page that is seen."""
         self.page.evaluate(AXE.read_text())

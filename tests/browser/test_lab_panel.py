@@ -72,6 +72,13 @@ def test_look_and_act(lab_page: LabPage, opened: Callable[..., Locator]) -> None
     panel.get_by_role("button", name="Output anna").click()
     expect(lab_page.page.locator(".ctrt-tab > pre")).to_have_text("hello from anna\n")
     panel.get_by_role("button", name="Stop anna").click()
+    expect(lab_page.page.get_by_role("dialog")).to_contain_text("what they wrote is gone")
+    lab_page.screenshot("panel-question-dark")
+    lab_page.confirm("Cancel")
+    expect(panel.get_by_role("button", name="Stop anna")).to_be_focused()
+    expect(row).to_have_count(1)
+    panel.get_by_role("button", name="Stop anna").click()
+    lab_page.confirm("Stop")
     expect(row).to_have_count(0)
     expect(panel.get_by_role("status")).to_have_text("stop anna: done")
     expect(lab_page.page.get_by_role("tab", name="anna (ended)")).to_be_attached()
@@ -91,6 +98,8 @@ def test_by_the_context_menu_and_the_keyboard(
         lab_page.page.keyboard.press("Tab")
     expect(panel.get_by_role("button", name="Stop bert")).to_be_focused()
     lab_page.page.keyboard.press("Enter")
+    expect(lab_page.page.get_by_role("dialog")).to_contain_text("Stop bert?")
+    lab_page.page.keyboard.press("Enter")
     expect(row).to_have_count(0)
 
 
@@ -98,6 +107,7 @@ def test_while_a_cell_runs(lab_page: LabPage, opened: Callable[..., Locator]) ->
     panel = opened(f"%%container --name carla {IMAGE}\nexec sleep 600")
     lab_page.page.evaluate("void window.jupyterapp.commands.execute('notebook:run-all-cells')")
     panel.get_by_role("button", name="Stop carla").click()
+    lab_page.confirm("Stop")
     expect(panel.locator(".ctrt-world-container")).to_have_count(0)
     lab_page.wait_for_kernel()
     assert "ended with status" in lab_page.page.locator(".jp-OutputArea").inner_text()
@@ -136,6 +146,7 @@ def test_a_second_window(lab_page: LabPage, opened: Callable[..., Locator]) -> N
     other = second.locator("#ctrt-world")
     expect(other).to_contain_text("emil", timeout=60_000)
     other.get_by_role("button", name="Stop emil").click()
+    lab_page.confirm("Stop", page=second)
     expect(other.locator(".ctrt-world-container")).to_have_count(0)
     expect(panel.locator(".ctrt-world-container")).to_have_count(0)
     second.close()
@@ -153,6 +164,21 @@ def test_what_cannot_be_done_is_said(lab_page: LabPage, opened: Callable[..., Lo
     panel.get_by_role("textbox", name="Image to pull").fill("Not An Image")
     panel.get_by_role("button", name="Pull").click()
     expect(panel.get_by_role("status")).to_contain_text("Not An Image")
+
+
+def test_a_reader_who_wants_no_questions(lab_page: LabPage, opened: Callable[..., Locator]) -> None:
+    cells = (f"%%container --as {name} {IMAGE}\ntrue" for name in ("fritz", "greta"))
+    panel = opened(*cells, "%%unshare --as hugo -Ur /bin/sh\ntrue")
+    lab_page.run_all()
+    expect(panel.get_by_role("region", name="Sandboxes")).to_contain_text("kept for cells")
+    panel.get_by_role("button", name="Stop fritz").click()
+    lab_page.page.get_by_role("dialog").get_by_role("checkbox").check()
+    lab_page.confirm("Stop")
+    rows = panel.locator(".ctrt-world-container")
+    expect(rows).to_have_count(2)
+    for left, name in ((1, "greta"), (0, "hugo")):
+        panel.get_by_role("button", name=f"Stop {name}").click()
+        expect(rows).to_have_count(left)
 
 
 def test_menu_palette_and_launcher(lab_page: LabPage, opened: Callable[..., Locator]) -> None:

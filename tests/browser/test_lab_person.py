@@ -213,6 +213,7 @@ def test_a_pull_with_its_bar(lab_page: LabPage, slow_registry: tuple[str, thread
     images = panel.get_by_role("region", name="Images")
     expect(images).to_contain_text("demo/large")
     images.get_by_role("button", name=f"Remove {name}").click()
+    lab_page.confirm("Remove")
     expect(images).not_to_contain_text("demo/large")
 
 

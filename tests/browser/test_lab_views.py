@@ -194,6 +194,7 @@ def test_a_terminal_inside(lab_page: LabPage, lab: Lab) -> None:
         expect(lab_page.page.get_by_role("tab", name="ida", exact=True)).to_have_count(0)
     finally:
         panel.get_by_role("button", name="Stop ida").click()
+        lab_page.confirm("Stop")
         expect(panel.locator('.ctrt-world-container[data-name="ida"]')).to_have_count(0)
 
 

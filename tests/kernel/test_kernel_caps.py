@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import subprocess
+from pathlib import Path
 
 import pytest
 from kernel_tools import PROJECT, Kernel, wait_until
@@ -54,6 +55,14 @@ def test_securebits_and_the_bounding_set(kernel: Kernel) -> None:
     )
     assert found["CapPrm"] == found["CapEff"] == 0, "user id 0 gives nothing any more"
     assert (found["CapBnd"], found["CapInh"]) == (1 << 5, CHOWN)
+
+
+def test_in_a_folder_that_only_its_owner_may_enter(kernel: Kernel, tmp_path: Path) -> None:
+    (tmp_path / "own").mkdir(mode=0o700)
+    kernel.good(f"import os; here = os.getcwd(); os.chdir({str(tmp_path / 'own')!r})")
+    outcome = kernel.good("%%caps --user-namespace --drop net_raw\npwd")
+    kernel.good("os.chdir(here)")
+    assert outcome.stream("stdout") == f"{tmp_path}/own\n"
 
 
 def test_in_a_user_namespace(kernel: Kernel) -> None:

@@ -28,6 +28,9 @@ SAMPLES = {
     "%ctrt help uns": ["unshare"],
     "%ctrt run --no-ra": ["--no-raise-error"],
     "%%unshare --map-us": ["--map-user", "--map-users"],
+    "%%ctrt ": ["run", "unshare"],
+    "%%ctrt run --no-ra": ["--no-raise-error"],
+    "%%unshare --i": ["--in", "--ipc"],
     "%%unshare --root /etc/alternativ": ["/etc/alternatives/"],
 }
 
@@ -56,6 +59,11 @@ def test_in_a_script_the_image_says_what_there_is(kernel: Kernel) -> None:
     assert kernel.completions(f"%%container {IMAGE} cat\nba") == []
     assert kernel.completions(f"{first}#!/bin/bash\nba") == []
     assert kernel.completions("%%container localhost/none\nba") == []
+    same = f"%%ctrt run --read-only {IMAGE}\n"
+    assert kernel.completions(f"{same}ba") == ["base64", "bash"]
+    assert kernel.completions(f"{same}ls /etc/pass") == ["/etc/passwd"]
+    assert kernel.completions(f"{same}zi") == []
+    assert kernel.completions(f"%%ctrt run {IMAGE} cat\nba") == []
 
 
 def test_in_a_script_of_an_image_that_a_variable_names(kernel: Kernel) -> None:
@@ -69,7 +77,9 @@ def test_in_a_script_of_a_container_that_is_kept(kernel: Kernel) -> None:
     kernel.good(f"%%container --as kept {IMAGE}\ntrue")
     assert kernel.completions("%%container --in kept\nba") == ["base64", "bash"]
     assert kernel.completions("%%container --in=kept\nls /etc/pass") == ["/etc/passwd"]
+    assert kernel.completions("%%ctrt run --in kept\nba") == ["base64", "bash"]
     assert kernel.completions("%%container --in nonesuch\nba") == []
+    assert "kept" in kernel.completions("%%unshare --in ke")
     kernel.good("%ctrt stop kept")
 
 

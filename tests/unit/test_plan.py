@@ -256,6 +256,10 @@ WORDS = {
     ),
     ("exec", 7): (126, "sh of box:latest cannot be executed: Some reason"),
     ("chdir", 20): (125, "box:latest has no directory to start in at /srv: Some reason"),
+    ("chdir", 13): (
+        125,
+        "box:latest did not start: who it runs as may not go into the directory /srv",
+    ),
     ("clone", 28): (
         125,
         (

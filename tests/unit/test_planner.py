@@ -215,6 +215,25 @@ def of_another_engine(host):
     return planner.enter({"args": ["sh"], "cwd": "/srv"}, target, host, subject="podman:web")
 
 
+def test_namespaces_of_ones_own_are_made_of_those_that_are_joined():
+    target = planner.Target(77, start_time=5)
+    plan = planner.enter(
+        {"args": ["sh"], "cwd": "/"},
+        target,
+        HOSTS["root"],
+        subject="one",
+        kinds=("mount", "uts"),
+        more=planner.propagated("slave"),
+    )
+    flags = k.CLONE_NEWNS | k.CLONE_NEWUTS
+    assert only(plan, "clone") == ("clone", flags, None, (("target", 0),), None)
+    names = [step.name for step in plan.steps]
+    assert names.index("directory") + 1 == names.index("propagation") < names.index("exec")
+    noted = planner.noted(plan, "/run/one")
+    assert [step.name for step in noted.steps] == ["name", *names]
+    assert noted.undo() == (("remove_tree", "/run/one", None),)
+
+
 def test_the_root_is_changed_while_one_still_may():
     plan = of_another_engine(HOSTS["root"])
     calls = [call for step in plan.steps for call in step.calls]

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def _familiar(reference: str) -> str:
     from ctrt.oci.reference import parse
 
-    return parse(reference).familiar()
+    return parse(reference).familiar() if reference else ""
 
 
 def _ps(engine: Engine, values: Values, _report: Report) -> Listing:
@@ -40,7 +40,14 @@ def _ps(engine: Engine, values: Values, _report: Report) -> Listing:
 
 
 def _about(state: dict[str, Any]) -> tuple[str, str, str]:
-    return state["name"], _familiar(state["image"]), one_line(state["command"])
+    return state["name"], _familiar(state["image"]), command_of(state)
+
+
+def command_of(state: dict[str, Any], width: int = 60) -> str:
+    """What a container or sandbox runs, in words; of one that waits what it waits for."""
+    if state.get("waits"):
+        return "kept for cells" if state["image"] else "kept for cells, by unshare"
+    return one_line(state["command"], width)
 
 
 def _stop(engine: Engine, values: Values, _report: Report) -> Text:

@@ -74,17 +74,18 @@ def clone(
     namespace is for children only, and joining a user namespace cannot be taken back, so that
     is done by a process in between, whose child becomes ours (CLONE_PARENT). That one sets its
     out-of-memory score to `oom_score` first, and its child inherits it. A process whose user
-    namespace is ours is joined without one.
+    namespace is ours is joined without one, where no namespace is new: those are made of what was
+    joined.
     """
     into = context.fds[cgroup] if cgroup else -1
     if not joins:
         context.pid, context.pidfd = k.clone3(flags | k.CLONE_FILES, into)
         return context.pid
-    if [kind for _, kind in joins] == [0]:
+    if not flags and [kind for _, kind in joins] == [0]:
         target = context.fds[joins[0][0]]
         kinds = different(target)
         if not kinds & k.CLONE_NEWUSER:
-            made = _clone_beside(context, flags, into, (target, kinds), oom_score)
+            made = _clone_beside(context, into, (target, kinds), oom_score)
             if made >= 0:
                 return made
     answer, tell = os.pipe()
@@ -126,7 +127,7 @@ def clone(
 
 
 def _clone_beside(
-    context: Context, flags: int, into: int, target: tuple[int, int], oom_score: int | None
+    context: Context, into: int, target: tuple[int, int], oom_score: int | None
 ) -> int:
     """Make the first process beside that of a pidfd with other namespaces, but the user's.
 
@@ -149,7 +150,7 @@ def _clone_beside(
         if pids:
             k.setns(pidfd_there, pids)
             joined = True
-        pid, pidfd = k.clone3(flags | k.CLONE_FILES, into)
+        pid, pidfd = k.clone3(k.CLONE_FILES, into)
         context.pid, context.pidfd = pid, pidfd
     finally:
         if pid != 0:

@@ -18,7 +18,15 @@ if TYPE_CHECKING:
 
     from ctrt.runtime.planner.containers import container
     from ctrt.runtime.planner.entering import Target, enter
-    from ctrt.runtime.planner.programs import in_user_namespace, removal_plan, unshare, with_rights
+    from ctrt.runtime.planner.programs import (
+        in_user_namespace,
+        noted,
+        proc_mounted,
+        propagated,
+        removal_plan,
+        unshare,
+        with_rights,
+    )
     from ctrt.runtime.planner.roots import Directory, Layers
 
 __all__ = [
@@ -28,6 +36,9 @@ __all__ = [
     "container",
     "enter",
     "in_user_namespace",
+    "noted",
+    "proc_mounted",
+    "propagated",
     "removal_plan",
     "unshare",
     "with_rights",
@@ -41,6 +52,9 @@ _PLACES = {
     "container": "containers",
     "enter": "entering",
     "in_user_namespace": "programs",
+    "noted": "programs",
+    "proc_mounted": "programs",
+    "propagated": "programs",
     "removal_plan": "programs",
     "unshare": "programs",
     "with_rights": "programs",

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from ctrt.runtime.plan import INSIDE, OUTSIDE, Plan, Step
 from ctrt.runtime.planner import process as planned
-from ctrt.runtime.planner.namespaces import extents, first_id
+from ctrt.runtime.planner.namespaces import extents, first_id, flags_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from typing import Any
 
     from ctrt.runtime.host import Host
@@ -79,12 +80,15 @@ def enter(
     keyring: bool = True,
     trace: bool = False,
     die: bool = False,
+    kinds: tuple[str, ...] = (),
+    more: Sequence[Step] = (),
 ) -> Plan:
     """The plan of a process that joins a container.
 
     `process` is an OCI process (config.md, Process), `subject` what the container is called in
     errors. With `plain_lines` its terminal leaves line ends as they are, with `die` the process is
-    killed when its parent dies. Raises CtrtError for what cannot be planned.
+    killed when its parent dies. Of `kinds` (all but user, pid and time) it has new ones, which the
+    steps `more` set up. Raises CtrtError for what cannot be planned.
     """
     notes = list(target.notes)
     linux = target.config.get("linux") or {}
@@ -110,9 +114,18 @@ def enter(
         Step(
             "clone",
             OUTSIDE,
-            [("clone", 0, into, (("target", 0),), planned.oom_value(process, host, notes))],
+            [
+                (
+                    "clone",
+                    flags_of(kinds),
+                    into,
+                    (("target", 0),),
+                    planned.oom_value(process, host, notes),
+                )
+            ],
             why="the process joins all the container's namespaces; where it has a user namespace, "
-            "which is joined for good, by way of one in between, whose child becomes ours",
+            "which is joined for good, by way of one in between, whose child becomes ours"
+            + ("; new ones are made of those: " + ", ".join(kinds) if kinds else ""),
             source="setns(2), clone(2)",
             needs="CAP_SYS_ADMIN in the user namespaces that own them",
         ),
@@ -143,6 +156,7 @@ def enter(
             source="setns(2), openat2(2)",
         )
     )
+    steps += more
     steps += planned.limits(process, host, notes, entering=True)
     steps += planned.descriptors(process, terminal=terminal, plain_lines=plain_lines, bind=False)
     before, last = planned.identity(

@@ -104,17 +104,8 @@ def unshare(
                     source="user_namespaces(7)",
                 )
             )
-    if "mount" in kinds and propagation != "unchanged":
-        flag = {"private": k.MS_PRIVATE, "slave": k.MS_SLAVE, "shared": k.MS_SHARED}[propagation]
-        steps.append(
-            Step(
-                "propagation",
-                INSIDE,
-                [("propagation", "/", k.MS_REC | flag)],
-                why=f"every mount becomes {propagation}, as unshare(1) does it",
-                source="mount_namespaces(7)",
-            )
-        )
+    if "mount" in kinds:
+        steps += propagated(propagation)
     for kind, path in kept:
         steps.append(
             Step(
@@ -138,19 +129,7 @@ def unshare(
             )
         )
     if mount_proc is not None:
-        steps.append(
-            Step(
-                f"mount {mount_proc}",
-                INSIDE,
-                [
-                    ("file_system", "proc", (), _NO_SUID_DEV_EXEC, "mount"),
-                    ("attach", "mount", mount_proc),
-                ],
-                why="/proc shows the processes of the pid namespace that it was mounted in",
-                source="pid_namespaces(7)",
-                needs="a pid namespace of one's own, and no masked path below the old /proc",
-            )
-        )
+        steps.append(proc_mounted(mount_proc))
     if directory is not None:
         steps.append(
             Step("directory", INSIDE, [("chdir", directory)], why="--wd", source="unshare(1)")
@@ -190,6 +169,47 @@ def unshare(
     return Plan(steps, subject=root or THIS_MACHINE)
 
 
+def propagated(propagation: str) -> list[Step]:
+    """The step that sets the propagation of all mounts of a new mount namespace."""
+    if propagation == "unchanged":
+        return []
+    flag = {"private": k.MS_PRIVATE, "slave": k.MS_SLAVE, "shared": k.MS_SHARED}[propagation]
+    return [
+        Step(
+            "propagation",
+            INSIDE,
+            [("propagation", "/", k.MS_REC | flag)],
+            why=f"every mount becomes {propagation}, as unshare(1) does it",
+            source="mount_namespaces(7)",
+        )
+    ]
+
+
+def proc_mounted(where: str) -> Step:
+    """The step that mounts a proc file system."""
+    return Step(
+        f"mount {where}",
+        INSIDE,
+        [("file_system", "proc", (), _NO_SUID_DEV_EXEC, "mount"), ("attach", "mount", where)],
+        why="/proc shows the processes of the pid namespace that it was mounted in",
+        source="pid_namespaces(7)",
+        needs="a pid namespace of one's own, and no masked path below the old /proc",
+    )
+
+
+def noted(plan: Plan, directory: str) -> Plan:
+    """The plan of what others find by its name: it is written down in a directory of its own."""
+    step = Step(
+        "name",
+        OUTSIDE,
+        [],
+        why="what is known of it is written down and locked, so that it is found by its name",
+        source="flock(2)",
+        undo=(("remove_tree", directory, None),),
+    )
+    return Plan([step, *plan.steps], plan.notes, plan.subject)
+
+
 def with_rights(
     arguments: tuple[str, ...],
     environment: tuple[str, ...],
@@ -217,15 +237,6 @@ def with_rights(
         steps.append(id_maps(uid_map, gid_map, host, deny_setgroups=not maps_many(gid_map)))
         if not (maps_many(gid_map) and can_set_groups(host)):
             groups = None
-        steps.append(
-            Step(
-                "become the mapped user",
-                INSIDE,
-                [("become", uid_map[0][0], gid_map[0][0], groups)],
-                why="the first id of the map, which has every capability in the user namespace",
-                source="user_namespaces(7)",
-            )
-        )
     else:
         steps.append(
             Step(
@@ -245,6 +256,16 @@ def with_rights(
             source="chdir(2)",
         )
     )
+    if uid_map:
+        steps.append(
+            Step(
+                "become the mapped user",
+                INSIDE,
+                [("become", uid_map[0][0], gid_map[0][0], groups)],
+                why="the first id of the map, which has every capability in the user namespace",
+                source="user_namespaces(7)",
+            )
+        )
     steps.append(
         Step(
             "descriptors",

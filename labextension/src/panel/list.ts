@@ -11,6 +11,8 @@ import { size, type Action, type Container, type Ended, type Image, type World }
 export interface Hands {
   /** Do something; the promise tells what was said, or fails with a sentence. */
   do(action: Action, name: string): Promise<string>;
+  /** Ask whether to do what cannot be taken back. */
+  sure(question: Question): Promise<boolean>;
   /** Open a view in a tab. */
   view(words: readonly string[]): void;
   output(name: string): void;
@@ -21,6 +23,38 @@ export interface Hands {
   /** Bring ctrt into a kernel that has none. */
   load(): void;
 }
+
+/** What is asked before something is lost. */
+export interface Question {
+  readonly title: string;
+  /** What is lost, in a sentence. */
+  readonly lost: string;
+  /** The word of the button that does it. */
+  readonly yes: string;
+}
+
+function ofStop(name: string, sandbox: boolean): Question {
+  return {
+    title: `Stop ${name}?`,
+    lost: sandbox
+      ? 'Its programs end, and its namespaces with them.'
+      : 'Its programs end, and what they wrote is gone, but for volumes.',
+    yes: 'Stop',
+  };
+}
+
+const QUESTIONS: Partial<Record<Action, (name: string) => Question>> = {
+  remove: (name) => ({
+    title: `Remove the image ${name}?`,
+    lost: 'It must be pulled or built again to be used.',
+    yes: 'Remove',
+  }),
+  forget: (name) => ({
+    title: `Forget ${name}?`,
+    lost: 'Its output and exit status are gone then.',
+    yes: 'Forget',
+  }),
+};
 
 /** Why there is nothing to see. */
 export type Absence = 'no kernel' | 'no ctrt' | 'connecting';
@@ -102,8 +136,11 @@ export class WorldList {
     this.body.replaceChildren(...parts);
   }
 
+  private sandboxes: ReadonlySet<string> = new Set();
+
   /** Show a world; the focus stays where it is. */
   show(world: World): void {
+    this.sandboxes = new Set(world.sandboxes.map(({ name }) => name));
     const focus = this.focused();
     this.body.replaceChildren(
       this.section(
@@ -146,11 +183,15 @@ export class WorldList {
       this.say(world.error);
     }
     if (focus !== '') {
-      const same = Array.from(this.body.querySelectorAll<HTMLElement>('[data-key]')).find(
-        (element) => element.dataset.key === focus,
-      );
-      same?.focus();
+      this.focus(focus);
     }
+  }
+
+  private focus(key: string): void {
+    const same = Array.from(this.body.querySelectorAll<HTMLElement>('[data-key]')).find(
+      (element) => element.dataset.key === key,
+    );
+    same?.focus();
   }
 
   /** How far a pull is; bytes. */
@@ -188,8 +229,20 @@ export class WorldList {
       : '';
   }
 
-  /** Have something done, and say how it went. */
+  /** Have something done, after a question if something is lost by it, and say how it went. */
   async do(action: Action, name: string): Promise<void> {
+    const question =
+      action === 'stop' ? ofStop(name, this.sandboxes.has(name)) : QUESTIONS[action]?.(name);
+    if (question !== undefined) {
+      const key = this.focused();
+      const sure = await this.hands.sure(question);
+      if (key !== '') {
+        this.focus(key); // the row may be another one by now
+      }
+      if (!sure) {
+        return;
+      }
+    }
     this.say(`${action} ${name} …`);
     if (action === 'pull') {
       this.progress(name, 0, 0);

@@ -6,7 +6,7 @@
  */
 
 import type { JupyterFrontEnd } from '@jupyterlab/application';
-import { MainAreaWidget, type ISessionContext } from '@jupyterlab/apputils';
+import { Dialog, MainAreaWidget, showDialog, type ISessionContext } from '@jupyterlab/apputils';
 import { PageConfig, URLExt } from '@jupyterlab/coreutils';
 import { ServerConnection, type Kernel, type KernelMessage } from '@jupyterlab/services';
 import type { Message } from '@lumino/messaging';
@@ -14,7 +14,7 @@ import { Menu, Widget } from '@lumino/widgets';
 import { html } from '../view/dom.js';
 import { draw, type Handle } from '../view/view.js';
 import { icon } from './icon.js';
-import { WorldList } from './list.js';
+import { WorldList, type Question } from './list.js';
 import { CONTAINER, difference, tabLabel } from './views.js';
 import { Line, TARGET, type Action, type World } from './world.js';
 
@@ -92,6 +92,7 @@ export class WorldPanel extends Widget {
       this.openView(words);
     },
     terminal: (name) => this.openTerminal(name),
+    sure: (question) => this.sure(question),
     more: (name, others, button) => {
       this.offer(name, others, button);
     },
@@ -108,7 +109,13 @@ export class WorldPanel extends Widget {
   private line: Line | null = null;
   private restarting = false;
 
-  constructor(private readonly app: JupyterFrontEnd) {
+  private asks = true;
+
+  /** `askNoMore` keeps the reader's wish for no more questions. */
+  constructor(
+    private readonly app: JupyterFrontEnd,
+    private readonly askNoMore: () => void,
+  ) {
     super();
     this.addClass('ctrt-world-panel');
     this.node.append(this.list.node);
@@ -179,6 +186,24 @@ export class WorldPanel extends Widget {
     } else {
       await this.app.commands.execute('terminal:open', { name: model.name });
     }
+  }
+
+  /** Ask, as JupyterLab does, unless the reader wants no such questions. */
+  private async sure({ title, lost, yes }: Question): Promise<boolean> {
+    if (!this.asks) {
+      return true;
+    }
+    const { button, isChecked } = await showDialog({
+      title,
+      body: lost,
+      buttons: [Dialog.cancelButton(), Dialog.warnButton({ label: yes })],
+      checkbox: { label: 'Do not ask me again', caption: 'A setting of "Containers" asks again' },
+    });
+    if (button.accept && isChecked === true) {
+      this.asks = false;
+      this.askNoMore();
+    }
+    return button.accept;
   }
 
   /** A menu of all views of a container, at a button. */
@@ -364,8 +389,9 @@ export class WorldPanel extends Widget {
     this.line?.visible(this.isVisible || seen.length > 0 ? this.seconds : null);
   }
 
-  /** Other settings. */
-  every(seconds: number): void {
+  /** Other settings: how often to look, and whether to ask before something is lost. */
+  configure(seconds: number, asks: boolean): void {
+    this.asks = asks;
     this.seconds = seconds;
     this.tell();
   }

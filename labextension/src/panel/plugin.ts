@@ -50,7 +50,9 @@ const plugin: JupyterFrontEndPlugin<void> = {
       return null;
     });
 
-    const panel = new WorldPanel(app);
+    const panel = new WorldPanel(app, () => {
+      void settings?.set(ID, 'ask', false);
+    });
     panel.id = 'ctrt-world';
     panel.title.icon = icon;
     panel.title.caption = 'Containers';
@@ -109,7 +111,10 @@ const plugin: JupyterFrontEndPlugin<void> = {
       void settings.load(ID).then((loaded) => {
         const read = (): void => {
           const seconds = loaded.get('seconds').composite;
-          panel.every(typeof seconds === 'number' ? seconds : 2);
+          panel.configure(
+            typeof seconds === 'number' ? seconds : 2,
+            loaded.get('ask').composite !== false,
+          );
         };
         loaded.changed.connect(read);
         read();
