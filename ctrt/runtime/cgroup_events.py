@@ -37,11 +37,7 @@ class OutOfMemory:
 
     def _count(self) -> int:
         # Every reading makes poll(2) wait for the next change.
-        for line in os.pread(self.descriptor, 4096, 0).decode().splitlines():
-            name, _, number = line.partition(" ")
-            if name == "oom_kill":
-                return int(number)
-        return 0
+        return _kills(os.pread(self.descriptor, 4096, 0).decode())
 
     def news(self) -> int:
         """How often it happened since the last question."""
@@ -58,6 +54,25 @@ class OutOfMemory:
     def close(self) -> None:
         """Stop looking."""
         os.close(self.descriptor)
+
+
+def _kills(text: str) -> int:
+    """The count in memory.events of v2, or memory.oom_control of v1."""
+    for line in text.splitlines():
+        name, _, number = line.partition(" ")
+        if name == "oom_kill":
+            return int(number)
+    return 0
+
+
+def killed(v2: str | None, v1: dict[str, str]) -> int:
+    """How many processes of a container's cgroup were ended; 0 where nobody counts them."""
+    path = f"{v1['memory']}/memory.oom_control" if "memory" in v1 else f"{v2}/memory.events"
+    try:
+        with open(path) as file:
+            return _kills(file.read())
+    except OSError:
+        return 0
 
 
 def watch(v2: str | None, v1: dict[str, str]) -> OutOfMemory | None:

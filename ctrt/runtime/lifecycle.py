@@ -244,9 +244,12 @@ def create(
     except BaseException as error:
         if started is not None:
             started.kill()
-        _abandon(record, config, about)
+        told: CtrtError | None = None
         if isinstance(error, executor.StartError):
-            raise start_error(plan, error) from None
+            told = _out_of_memory(groups) or start_error(plan, error)
+        _abandon(record, config, about)
+        if told:
+            raise told from None
         raise
     finally:
         for descriptor in opened:
@@ -457,7 +460,19 @@ def _abandon(record: Record, config: dict[str, Any], about: dict[str, Any]) -> N
         warn(f"container {record.id} could not be cleaned up: {reason(error)}")
     from ctrt.runtime import hooks
 
-    run_last_hooks(hooks.of(config, "poststop"), "poststop", {**about, "status": "stopped"})
+    run_last_hooks(hooks.of(config, "poststop"), {**about, "status": "stopped"})
+
+
+def _out_of_memory(groups: Cgroup) -> CtrtError | None:
+    """What is told of a start that the kernel ended for want of memory, whatever step it was at."""
+    from ctrt.runtime import cgroup_events
+
+    if not cgroup_events.killed(groups.state.get("v2"), groups.state.get("v1") or {}):
+        return None
+    return CtrtError(
+        "unable to start container process: container init was OOM-killed (memory limit too low?)",
+        status=1,
+    )
 
 
 def start_error(plan: Plan | None, error: StartError) -> CtrtError:

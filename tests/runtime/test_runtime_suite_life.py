@@ -218,6 +218,26 @@ def test_limits_come_to_a_container_that_was_made_without(runtime: Runtime, path
     assert not any(directory.exists() for directory in directories)
 
 
+def test_no_further_process_is_a_limit_of_one(runtime: Runtime, path: str) -> None:
+    """In an update 0 is a limit, as runc has it since version 1.4; it used to change nothing."""
+    runtime.config(*SLEEP, change=_limited(path, pids={"limit": 50}))
+    runtime.quiet("run", "--detach", "one")
+    runtime.call("update", "--pids-limit", "0", "one")
+    assert (_directory("pids", path) / "pids.max").read_text() == "1\n"
+    runtime.call("update", "--pids-limit", "-1", "one")
+    assert (_directory("pids", path) / "pids.max").read_text() == "max\n"
+
+
+def test_memory_that_is_too_little_to_start_with_is_told(runtime: Runtime, path: str) -> None:
+    for limit in (4, 200_000):
+        runtime.config("true", change=_limited(path, memory={"limit": limit}))
+        done = runtime.call("run", "one", check=False)
+        assert (done.returncode, done.stdout) == (1, "")
+        assert "container init was OOM-killed (memory limit too low?)" in done.stderr
+        assert not _directory("memory", path).exists()
+    assert os.listdir(runtime.root) == []
+
+
 def test_an_update_is_noted_beside_the_container(runtime: Runtime, path: str) -> None:
     runtime.config(*SLEEP, change=_limited(path, pids={"limit": 50}, cpu={"shares": 100}))
     runtime.quiet("run", "--detach", "one")

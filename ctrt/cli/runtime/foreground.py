@@ -6,7 +6,6 @@ import _signal
 import os
 import select
 
-from ctrt.errors import CtrtError
 from ctrt.linux import calls as k
 from ctrt.runtime import existing, failure, lifecycle
 from ctrt.runtime.executor import Started, StartError
@@ -42,12 +41,7 @@ def run(
         except StartError as error:
             existing.forget(record)
             raise lifecycle.start_error(made.plan, error) from None
-        try:
-            existing.after_start(record)
-        except CtrtError:
-            os.waitpid(process.pid, 0)
-            existing.forget(record)
-            raise
+        existing.after_start(record)
         # Others may stop, pause or look at it while we wait.
         record.release()
         if made.detach:

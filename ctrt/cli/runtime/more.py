@@ -200,6 +200,8 @@ def update(words: Words) -> int:
                     value = words[flag]
                     if part == "memory":
                         value = _bytes(flag, value)
+                    if part == "pids":
+                        value = value or 1  # whoever asks for none here wants no further one
                     resources.setdefault(part, {})[key] = value
             resources = spec.resources(resources, name="update")
         if "intelRdt" in resources:
