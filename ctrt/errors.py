@@ -26,3 +26,7 @@ class CtrtError(Exception):
     def _render_traceback_(self) -> list[str]:
         """What a notebook shows instead of a traceback (IPython asks for it by this name)."""
         return [f"{type(self).__name__}: {self}"]
+
+
+class ProgramError(CtrtError):
+    """A program could not be executed: the words are those that stand for the program itself."""

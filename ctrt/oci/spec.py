@@ -35,10 +35,16 @@ class SpecError(CtrtError):
 def load(data: bytes, *, name: str = "config.json", notes: list[str] | None = None) -> Document:
     """Read and check a configuration; `name` is what errors call it. Raises SpecError.
 
-    Relative destinations of mounts, which runc takes with a warning, are made absolute; a
-    sentence about each is added to `notes`.
+    What is not quite as the specification has it, but is taken by runc, is put right: relative
+    destinations of mounts become absolute, and names in other letters' case those that are meant.
+    A sentence about each is added to `notes`.
     """
     config = _checked(_CONFIG, parse(data, name=name), name)
+    if notes is not None:
+        notes += [
+            f"{name}: {_shown(other)} is taken for {_shown(meant)}"
+            for other, meant in dict.fromkeys(_renamed)
+        ]
     _run(_rules, config, name)
     for index, mount in enumerate(config.get("mounts", ())):
         if mount["destination"][0] != "/":
@@ -94,6 +100,10 @@ def parse(data: bytes, *, name: str) -> Any:
 # --- the machinery ----------------------------------------------------------------------------
 
 
+_renamed: list[tuple[str, str]] = []
+"""Names of the document in another case, and what they were taken for."""
+
+
 class _Bad(Exception):  # noqa: N818  (it becomes a SpecError)
     """What is wrong with a value; the places are added on the way out."""
 
@@ -117,6 +127,7 @@ def _path(places: list[str | int]) -> str:
 
 
 def _checked(check: Check, document: Any, name: str) -> Document:
+    _renamed.clear()
     _run(check, document, name)
     return document  # type: ignore[no-any-return]
 
@@ -226,8 +237,11 @@ def _integer(low: int, high: int, words: str) -> Check:
     return _known(check, words)
 
 
-def _one_of(names: Iterable[str], *, also: Iterable[str] = ()) -> Check:
-    """One of some words; those of `also` are taken, but not told of."""
+def _one_of(names: Iterable[str], *, also: Iterable[str] = (), kind: str = "") -> Check:
+    """One of some words; those of `also` are taken, but not told of.
+
+    `kind` is what callers that know runc look for: "an invalid KIND".
+    """
     names = tuple(names)
     allowed = frozenset((*names, *also))
     words = "one of " + ", ".join(names)
@@ -235,6 +249,8 @@ def _one_of(names: Iterable[str], *, also: Iterable[str] = ()) -> Check:
     def check(value: Any) -> None:
         if type(value) is not str or value not in allowed:
             bad = _is_not(value, words)
+            if kind:
+                bad.words = f"is {_shown(value)}, an invalid {kind}, not {words}"
             if type(value) is str:
                 bad.words += _near(value, names)
             raise bad
@@ -302,32 +318,48 @@ def _map(item: Check, key: Check | None = None) -> Check:
 def _object(fields: dict[str, Check], required: tuple[str, ...] = ()) -> Check:
     words = "an object"
     of = fields.get
+    in_lower_case: dict[str, str] = {}
 
     def check(value: Any) -> None:
         if type(value) is not dict:
             raise _is_not(value, words)
-        nulls = None
+        others = None
         name = ""
         try:
             for name, entry in value.items():
-                if entry is None:
-                    nulls = [*(nulls or ()), name]
-                    continue
                 field = of(name)
-                if field is not None:
+                if field is None or entry is None:
+                    others = [*(others or ()), name]
+                else:
                     field(entry)
         except _Bad as bad:
             bad.places.append(name)
             raise
-        if nulls:
-            for name in nulls:
-                del value[name]
+        if others:
+            others_of(value, others)
         for name in required:
             if name not in value:
                 near = "".join(_near(name, [other for other in value if other not in fields]))
                 hint = near.replace("did you mean", "was it meant by") if near else ""
                 must = getattr(fields[name], "words", "set")
                 raise _Bad(f"is missing; it must be {must}{hint}", name)
+
+    def others_of(value: Document, names: list[str]) -> None:
+        """Leave out what is null, and give their names to what has them in another case."""
+        if not in_lower_case:
+            in_lower_case.update((name.lower(), name) for name in fields)
+        for name in names:
+            known = in_lower_case.get(name.lower())
+            if value[name] is None:
+                del value[name]
+            elif known is not None:
+                value[known] = value.pop(name)
+                _renamed.append((name, known))
+                try:
+                    fields[known](value[known])
+                except _Bad as bad:
+                    bad.places.append(name)
+                    raise
 
     return _known(check, words)
 
@@ -362,6 +394,9 @@ _UINT32 = _integer(0, 0xFFFFFFFF, "a number from 0 to 4294967295")
 _UINT64 = _integer(0, 2**64 - 1, "a number from 0 to 18446744073709551615")
 _INT32 = _integer(-(2**31), 2**31 - 1, "a number of 32 bits")
 _INT64 = _integer(-(2**63), 2**63 - 1, "a number of 64 bits")
+
+_MOST_NODES = 1024
+"""Linux is built for so many memory nodes at most: NODES_SHIFT in mm/Kconfig."""
 
 # --- the tables: process and hooks ------------------------------------------------------------
 
@@ -486,8 +521,9 @@ _RATES = _list(
 
 
 def _access(value: Any) -> None:
+    """Letters of which r, w and m count, as runc reads it: callers wrote "rwa", too."""
     _string(value)
-    if value.strip("rwm") or len(set(value)) != len(value):
+    if value and not set(value) & set("rwm"):
         raise _is_not(value, "made of r (read), w (write) and m (mknod)")
 
 
@@ -515,7 +551,7 @@ _RESOURCES = _object(
                 ("allow",),
             )
         ),
-        "pids": _object({"limit": _INT64}, ("limit",)),
+        "pids": _object({"limit": _INT64}),
         "memory": _object(
             {
                 **dict.fromkeys("limit reservation swap kernel kernelTCP".split(), _INT64),
@@ -692,20 +728,26 @@ _LINUX = _object(
         "memoryPolicy": _object(
             {
                 "mode": _one_of(
-                    "MPOL_" + name
-                    for name in (
-                        "DEFAULT BIND INTERLEAVE WEIGHTED_INTERLEAVE PREFERRED PREFERRED_MANY LOCAL"
-                    ).split()
+                    (
+                        "MPOL_" + name
+                        for name in (
+                            "DEFAULT BIND INTERLEAVE WEIGHTED_INTERLEAVE PREFERRED PREFERRED_MANY "
+                            "LOCAL"
+                        ).split()
+                    ),
+                    kind="memory policy mode",
                 ),
                 "nodes": _cpu_list,
                 "flags": _list(
                     _one_of(
-                        "MPOL_F_" + name
-                        for name in ("NUMA_BALANCING", "RELATIVE_NODES", "STATIC_NODES")
+                        (
+                            "MPOL_F_" + name
+                            for name in ("NUMA_BALANCING", "RELATIVE_NODES", "STATIC_NODES")
+                        ),
+                        kind="memory policy flag",
                     )
                 ),
-            },
-            ("mode",),
+            }
         ),
         "personality": _object({"domain": _one_of(("LINUX", "LINUX32")), "flags": _strings}),
     }
@@ -851,7 +893,11 @@ def _linux_rules(linux: Document, namespaces: dict[str, str]) -> None:
     if linux.get("timeOffsets") and namespaces.get("time") != "":
         raise _Bad("is set, but namespaces has no new time namespace", "timeOffsets")
     if linux.get("netDevices") and "network" not in namespaces:
-        raise _Bad("is set, but namespaces has no network namespace", "netDevices")
+        raise _Bad(
+            "is set, but namespaces has no network namespace: "
+            "unable to move network devices without a NET namespace",
+            "netDevices",
+        )
     _device_rules(linux.get("devices", ()))
     for name, value in linux.get("sysctl", {}).items():
         _sysctl_rules(name, value, namespaces)
@@ -871,13 +917,28 @@ def _linux_rules(linux: Document, namespaces: dict[str, str]) -> None:
         raise _is_not(schema, 'one line that starts with "MB:"', "intelRdt", "memBwSchema")
     if linux.get("personality", {}).get("flags"):
         raise _Bad("has flags, of which none is defined", "personality", "flags")
-    policy = linux.get("memoryPolicy")
-    if policy:
-        nodeless = policy["mode"] in ("MPOL_DEFAULT", "MPOL_LOCAL")
-        if nodeless and policy.get("nodes", "").strip():
-            raise _Bad(f"does not go with {policy['mode']}", "memoryPolicy", "nodes")
-        if not nodeless and policy["mode"] != "MPOL_PREFERRED" and not policy.get("nodes"):
-            raise _Bad(f"is missing; {policy['mode']} needs nodes", "memoryPolicy", "nodes")
+    _below(_memory_policy_rules, linux.get("memoryPolicy", {}), "memoryPolicy")
+
+
+def _memory_policy_rules(policy: Document) -> None:
+    if not policy:
+        return
+    if "mode" not in policy:
+        raise _Bad("is missing, which is an invalid memory policy mode", "mode")
+    nodes = policy.get("nodes", "").strip()
+    for part in nodes.split(",") if nodes else ():
+        if int(part.rpartition("-")[2]) >= _MOST_NODES:
+            raise _Bad(
+                f"has the invalid memory policy node {part.strip()}, which no machine has", "nodes"
+            )
+    nodeless = policy["mode"] in ("MPOL_DEFAULT", "MPOL_LOCAL")
+    if nodeless and nodes:
+        raise _Bad(
+            f"does not go with {policy['mode']}: set_mempolicy(2) would say invalid argument",
+            "nodes",
+        )
+    if not nodeless and policy["mode"] != "MPOL_PREFERRED" and not nodes:
+        raise _Bad(f"is missing; {policy['mode']} needs nodes", "nodes")
 
 
 def _user_rules(linux: Document, namespaces: dict[str, str]) -> None:

@@ -468,8 +468,8 @@ def unit_properties(resources: Config, *, v2: bool) -> tuple[tuple[str, str, Any
             # In hundredths of a CPU, upwards: systemd knows no less.
             share = -(-cpu["quota"] * 1_000_000 // period // 10000) * 10000
         found.append(("CPUQuotaPerSecUSec", "t", share))
-    pids = (resources.get("pids") or {}).get("limit") or 0
-    if pids:
+    pids = limits.pids_limit(resources)
+    if pids is not None:
         found.append(("TasksMax", "t", most if pids < 0 else pids))
     block = resources.get("blockIO") or {}
     if v2 and block.get("weight"):

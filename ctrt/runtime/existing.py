@@ -18,6 +18,7 @@ from ctrt.runtime.records import Record, check_id
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
     from ctrt.runtime.group import Group
@@ -26,13 +27,14 @@ if TYPE_CHECKING:
 _ENXIO = 6
 _SIGKILL = 9
 
-warnings: list[str] = []
-"""What went wrong without being an error; the command tells it."""
+on_warning: Callable[[str], None] | None = None
+"""Who tells what went wrong without being an error: the command."""
 
 
 def warn(words: str) -> None:
-    """Note something for the command to tell."""
-    warnings.append(words)
+    """Tell something that went wrong without being an error."""
+    if on_warning:
+        on_warning(words)
 
 
 def reason(error: OSError) -> str:

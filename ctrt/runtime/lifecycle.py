@@ -14,7 +14,7 @@ from __future__ import annotations
 import os
 import time
 
-from ctrt.errors import CtrtError
+from ctrt.errors import CtrtError, ProgramError
 from ctrt.linux.birth import start_time
 from ctrt.runtime.existing import group, reason, run_last_hooks, warn
 from ctrt.runtime.records import Record, check_id, default_root
@@ -34,7 +34,6 @@ if TYPE_CHECKING:
 VERSION = "1.3.0"
 """The version of the OCI runtime specification whose words the state speaks."""
 
-_ENOENT = 2
 _PIDFD_RECEIVER = "run.oci.pidfd_receiver"
 
 
@@ -95,8 +94,8 @@ def _here() -> str:
 
 
 def load_config(path: str) -> tuple[dict[str, Any], bytes]:
-    """A configuration file, checked, and as it was read."""
-    from ctrt.oci import spec
+    """A configuration file, checked, and as it was read, or as it was put right."""
+    from ctrt.oci import fastjson, spec
 
     try:
         with open(path, "rb", buffering=0) as file:
@@ -108,7 +107,7 @@ def load_config(path: str) -> tuple[dict[str, Any], bytes]:
     config = spec.load(data, notes=notes)
     for note in notes:
         warn(note)
-    return config, data
+    return config, fastjson.dumps(config).encode() if notes else data
 
 
 def seccomp_filter(config: dict[str, Any]) -> bytes | None:
@@ -393,22 +392,28 @@ def _announce_descriptors(process: dict[str, Any]) -> None:
 def handed_over(count: int) -> tuple[int, ...]:
     """The open ones of `count` descriptors after standard error, and of those of LISTEN_FDS.
 
-    It is asked before this process has any of its own there.
+    It is asked before this process has any of its own there. Raises CtrtError where some are asked
+    for and none is open: callers leave gaps, but who hands over nothing has made a mistake.
     """
     listen = os.environ.get("LISTEN_FDS", "")
-    if listen.isdecimal():
-        count += int(listen)
-    if count <= 0:
+    announced = int(listen) if listen.isdecimal() else 0
+    if count + announced <= 0:
         return ()
     numbers = map(int, os.listdir("/proc/self/fd"))
     found = []
     for number in sorted(numbers):
-        if 3 <= number < 3 + count:
+        if 3 <= number < 3 + count + announced:
             try:
                 os.fstat(number)
             except OSError:
                 continue  # that was the list itself
             found.append(number)
+    if count > 0 and not found:
+        raise CtrtError(
+            f"unable to stat preserved-fd 0 (of {count}): --preserve-fds asks for descriptors from "
+            "3 on, and none is open",
+            status=1,
+        )
     return tuple(found)
 
 
@@ -485,20 +490,13 @@ def start_error(plan: Plan | None, error: StartError) -> CtrtError:
     if nameless or operation in ("find_program", "hooks"):
         return CtrtError(f"unable to start container process: {error.words}", status=1)
     if operation == "exec":
+        # The program was found: it is its interpreter that is missing, if anything is.
         name = plan.steps[error.step].calls[error.call][1][0]
-        words = _program_words(name, error)
-        return CtrtError(f"unable to start container process: {words}", status=1)
+        return ProgramError(f"exec {name}: {os.strerror(error.errno).lower()}", status=1)
     from ctrt.runtime import failure
 
     told = failure.step_error(plan, error.step, error.call, error.errno, error.words)
     return CtrtError(f"unable to start container process: {told}", status=1)
-
-
-def _program_words(name: str, error: StartError) -> str:
-    """What execve(2) refused, in the words of `_find_program`."""
-    if error.errno == _ENOENT and "/" not in name:
-        return f'exec: "{name}": executable file not found in $PATH: No such file or directory'
-    return f"exec {name}: {os.strerror(error.errno).lower()}"
 
 
 def write_pid(path: str, pid: int) -> None:

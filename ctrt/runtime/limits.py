@@ -216,11 +216,20 @@ def _memory_v2(resources: Resources) -> list[Setting]:
 
 
 def _pids(resources: Resources) -> list[Setting]:
-    limit = (resources.get("pids") or {}).get("limit") or 0
-    # 0 is "unset" to every runtime; no container could start with it.
-    if not limit:
+    limit = pids_limit(resources)
+    if limit is None:
         return []
     return [Setting("pids.limit", "pids", (("pids.max", _text(limit)),))]
+
+
+def pids_limit(resources: Resources) -> int | None:
+    """The limit of processes, None where there is none to set.
+
+    With 0 nothing could start, and systemd would take it for any number: it is 1, as with runc
+    1.4.
+    """
+    limit: int | None = (resources.get("pids") or {}).get("limit")
+    return 1 if limit == 0 else limit
 
 
 _RATES = (
@@ -386,7 +395,8 @@ def device_rules(resources: Resources) -> tuple[Rule, ...]:
         return ()
     rules: list[Rule] = []
     for entry in listed:
-        kind, access = entry.get("type") or "a", entry.get("access") or "rwm"
+        kind, letters = entry.get("type") or "a", entry.get("access") or "rwm"
+        access = "".join(letter for letter in "rwm" if letter in letters)
         major, minor = (
             -1 if entry.get(name) is None else entry[name] for name in ("major", "minor")
         )

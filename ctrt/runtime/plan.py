@@ -228,6 +228,10 @@ def describe(call: Call) -> str:
         return f"open_tree({_quoted(a[0])}, 0) -> {a[1]}"
     if name == "open_inside":
         return f"openat2({_quoted(a[0])}, O_PATH, RESOLVE_IN_ROOT) -> {a[1]}"
+    if name == "bind_inside":
+        opened = f"openat2({_quoted(a[0])}, {_quoted(a[1])}, O_PATH, RESOLVE_IN_ROOT)"
+        copied = describe(("copy_tree", a[3], a[2]))
+        return f"setns(PID, CLONE_NEWNS); {opened} -> {a[3]}; {copied}"
     if name == "copy_tree":
         recursive = "|AT_RECURSIVE" if a[1] else ""
         return f"open_tree({a[0]}, OPEN_TREE_CLONE|AT_EMPTY_PATH{recursive})"

@@ -353,6 +353,28 @@ def test_id_mapped_mounts_take_the_container_s_own_maps(
     assert os.stat(source / "new").st_uid == 0, "on disk it is root's"
 
 
+@pytest.mark.parametrize("mapped", [[], ["idmap"]])
+def test_in_a_user_namespace_sources_lie_in_earlier_mounts(
+    runtime: Runtime, source: Path, mapped: list[str]
+) -> None:
+    """Who starts the container opens them, but with the mounts that the container has by then."""
+    ids = [{"containerID": 0, "hostID": 524288, "size": 65536}]
+    source.chmod(0o700)  # the container's own ids cannot go there
+    (source / "below" / "file").write_text("")
+    os.chown(source / "below" / "file", 5, 6)
+
+    def change(config: dict[str, Any]) -> None:
+        config["linux"]["namespaces"].append({"type": "user"})
+        config["linux"]["uidMappings"] = config["linux"]["gidMappings"] = ids
+        first = {"destination": "/tmp", "source": str(source), "options": ["rbind"]}
+        place = f"{config['root']['path']}/tmp/below"
+        again = {"destination": "/dev/shm", "source": place, "options": ["rbind", *mapped]}
+        config["mounts"] += [first, again]
+
+    owner = "5:6" if mapped else "65534:65534"
+    assert say(runtime, "stat -c %u:%g /dev/shm/file", change).strip() == owner
+
+
 # --- the root -------------------------------------------------------------------------------------
 
 

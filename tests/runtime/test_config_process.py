@@ -99,6 +99,19 @@ def test_an_unknown_capability_is_a_warning(runtime: Runtime) -> None:
     assert "CAP_FLY" in log
 
 
+def test_warnings_are_told_in_the_log_or_before_the_program_s_own_words(runtime: Runtime) -> None:
+    sets = {name: ["CAP_KILL", "CAP_FLY"] for name in ("bounding", "effective", "permitted")}
+    runtime.config("sh", "-c", "echo error >&2", change=process(capabilities=sets))
+    done = runtime.call("run", NAME)
+    warning, error = done.stderr.splitlines()
+    assert warning.startswith("ctrt-runtime: warning: the capability CAP_FLY is left out")
+    assert error == "error"
+    log = runtime.home / "log"
+    assert runtime.call("--log", str(log), "run", NAME).stderr == "error\n"
+    assert "level=warning" in log.read_text()
+    assert runtime.call("--log-level", "error", "run", NAME).stderr == "error\n"
+
+
 @pytest.mark.parametrize("value", [True, False])
 def test_no_new_privileges(both: Runtime, value: bool) -> None:
     found = status_of(running(both, process(noNewPrivileges=value)))

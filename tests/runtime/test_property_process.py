@@ -138,6 +138,29 @@ def test_scheduling_by_deadline(runtime: Runtime, probe: Path) -> None:
     assert "/".join(map(str, times)) in shown.stdout
 
 
+@pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="one processor only")
+def test_scheduling_by_deadline_needs_all_processors(runtime: Runtime) -> None:
+    """sched_setattr(2), EPERM: told in the words of runc."""
+    policy = {"policy": "SCHED_DEADLINE", "runtime": 42000, "deadline": 10**6, "period": 10**6}
+    words = "process scheduler can't be used together with AllowedCPUs"
+    runtime.config(*SLEEP)
+    runtime.quiet("run", "--detach", NAME)
+    document = json.loads((runtime.bundle / "config.json").read_text())["process"]
+    document.update(scheduler=policy, execCPUAffinity={"initial": "0"})
+    (runtime.home / "process.json").write_text(json.dumps(document))
+    path = str(runtime.home / "process.json")
+    done = runtime.call("exec", "--process", path, NAME, check=False)
+    assert (done.returncode, words in done.stderr) == (255, True), done.stderr
+    runtime.call("delete", "--force", NAME)
+
+    def change(config: dict[str, Any]) -> None:
+        config["process"]["scheduler"] = policy
+        config["linux"].setdefault("resources", {})["cpu"] = {"cpus": "0"}
+
+    runtime.config("true", change=change)
+    assert words in refusal(runtime, NAME)
+
+
 @pytest.mark.parametrize(("policy", "nice"), [("OTHER", 4), ("BATCH", 6), ("IDLE", 0)])
 def test_scheduling_of_an_ordinary_user(
     rootless: Runtime, probe: Path, policy: str, nice: int

@@ -169,7 +169,7 @@ def test_a_program_s_missing_interpreter_is_told_once(runtime: Runtime) -> None:
     told = "exec /script: no such file or directory"
     runtime.config("/script")
     done = runtime.call("run", "one", check=False)
-    assert (done.returncode, done.stderr.count("\n"), told in done.stderr) == (1, 1, True)
+    assert (done.returncode, done.stderr) == (1, f"{told}\n")  # nothing else, as runc has it
     runtime.quiet("create", "one")
     done = runtime.call("start", "one", check=False)
     assert (done.returncode, told in done.stderr) == (1, True)

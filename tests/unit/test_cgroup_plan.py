@@ -270,7 +270,8 @@ BLOCK = {
 }
 LIMITS = [
     ({"pids": {"limit": -1}}, {"pids.max": "max"}, {"pids.max": "max"}),
-    ({"pids": {"limit": 0}}, {}, {}),
+    ({"pids": {}}, {}, {}),
+    ({"pids": {"limit": 0}}, {"pids.max": "1"}, {"pids.max": "1"}),
     (
         {"memory": {"limit": 100, "swap": 300, "reservation": 50}},
         {

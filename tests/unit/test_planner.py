@@ -191,6 +191,16 @@ def everything():
         sysctl={},
         namespaces=[{"type": "mount"}],
     )
+    ids = [{"containerID": 0, "hostID": 1000, "size": 1}]
+    inside = {"destination": "/i", "source": "/b/rootfs/t/a", "options": ["rbind", "idmap"]}
+    yield bundle(
+        mounts=[inside],
+        keywords={"host": host},
+        namespaces=[*kinds, {"type": "uts"}, {"type": "user"}],
+        uidMappings=ids,
+        gidMappings=ids,
+        sysctl={},
+    )
     target = planner.Target(77, start_time=5, cgroup="/cg/box", cgroups_v1=("/cg/pids/box",))
     process = {"args": ["sh"], "cwd": "/", "execCPUAffinity": {"initial": "0", "final": "0-1"}}
     yield planner.enter(process, target, host, subject="box", seccomp=b"12345678")

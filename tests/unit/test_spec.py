@@ -186,6 +186,61 @@ def test_a_relative_destination_is_made_absolute_with_a_warning():
     assert len(notes) == 1
 
 
+def test_names_in_another_case_are_those_that_are_meant_and_told():
+    """As every runtime in Go reads them; runc's own tests write "pagesize"."""
+    config = copy.deepcopy(FULL)
+    limits = config["linux"]["resources"]["hugepageLimits"]
+    limits[:] = [{"pagesize": "2MB", "limit": 4194304}, {"pagesize": "1GB", "LIMIT": 1}]
+    config["Root"] = config.pop("root")
+    notes = []
+    loaded = spec.load(json.dumps(config).encode(), notes=notes)
+    assert loaded["root"] == FULL["root"]
+    found = loaded["linux"]["resources"]["hugepageLimits"]
+    assert found == [{"pageSize": "2MB", "limit": 4194304}, {"pageSize": "1GB", "limit": 1}]
+    assert sorted(notes) == [
+        'config.json: "LIMIT" is taken for "limit"',
+        'config.json: "Root" is taken for "root"',
+        'config.json: "pagesize" is taken for "pageSize"',
+    ]
+    limits[0]["pagesize"] = "2M"
+    with pytest.raises(CtrtError, match=r'hugepageLimits\[0\]\.pagesize is "2M", not a size'):
+        load(config)
+
+
+def test_letters_of_an_access_that_mean_nothing_are_not_looked_at():
+    config = changed("linux.resources.devices[1].access", "rwa")
+    assert load(config)["linux"]["resources"]["devices"][1]["access"] == "rwa"
+
+
+POLICIES = [
+    ({"nodes": "0"}, "mode is missing, which is an invalid memory policy mode"),
+    ({"mode": "INTERLEAVE"}, 'mode is "INTERLEAVE", an invalid memory policy mode, not one of MPO'),
+    (
+        {"mode": "MPOL_LOCAL", "flags": ["MPOL_F_STATIC_NODES", "bad"]},
+        'flags[1] is "bad", an invalid memory policy flag, not one of MPOL_F_NUMA_BALANCING',
+    ),
+    (
+        {"mode": "MPOL_BIND", "nodes": "0, 2-9876543210"},
+        "nodes has the invalid memory policy node 2-9876543210, which no machine has",
+    ),
+    (
+        {"mode": "MPOL_DEFAULT", "nodes": "0"},
+        "nodes does not go with MPOL_DEFAULT: set_mempolicy(2) would say invalid argument",
+    ),
+]
+
+
+@pytest.mark.parametrize(("policy", "words"), POLICIES)
+def test_memory_policies_are_refused_in_words_that_callers_of_runc_look_for(policy, words):
+    with pytest.raises(CtrtError) as caught:
+        load(changed("linux.memoryPolicy", policy))
+    assert f"linux.memoryPolicy.{words}" in str(caught.value)
+
+
+def test_an_empty_memory_policy_is_none():
+    assert load(changed("linux.memoryPolicy", {}))["linux"]["memoryPolicy"] == {}
+
+
 NAMESPACES = "pid, network, mount, ipc, uts, user, cgroup, time"
 BAD = [
     ("linux.namespaces[2].type", "nte", f'is "nte", not one of {NAMESPACES}; did you mean "net'),
@@ -251,7 +306,7 @@ BAD = [
     ("linux.netDevices.eth0.name", "a/b", "not the name of a network interface"),
     ("linux.resources.pids.limit", "100", 'is "100", not a number of 64 bits'),
     ("linux.resources.pids.limit", 2**63, "not a number of 64 bits"),
-    ("linux.resources.devices[1].access", "rx", 'is "rx", not made of r (read), w (write)'),
+    ("linux.resources.devices[1].access", "x", 'is "x", not made of r (read), w (write)'),
     ("linux.resources.memory.swap", 5, "is 5, below memory.limit 1000000"),
     ("linux.resources.memory.swappiness", 101, "is 101, not a number from 0 to 100"),
     ("linux.resources.cpu.burst", 6000, "is 6000, above the quota 5000"),
@@ -301,7 +356,7 @@ LEFT_OUT = [
     ("uts", "hostname is set, but linux.namespaces has no uts namespace"),
     ("time", "linux.timeOffsets is set, but namespaces has no new time namespace"),
     ("user", "linux.uidMappings is set, but namespaces has no user namespace"),
-    ("network", "linux.netDevices is set, but namespaces has no network namespace"),
+    ("network", "unable to move network devices without a NET namespace"),
     ("ipc", '["kernel.shmmax"] belongs to the ipc namespace, which is the host\'s here'),
     ("mount", "linux.maskedPaths is set, but namespaces has no mount namespace"),
 ]
@@ -416,7 +471,7 @@ def schema_refuses():
 NEWER = re.compile(
     r"^linux\.namespaces\.\d+: .*'time'|\.fileMode: |: None is not |is not of type 'object'$|"
     r"^linux\.rootfsPropagation: '|^linux\.seccomp\.architectures|memBwSchema: ''|"
-    r": '' does not match"
+    r": '' does not match|pids: 'limit' is a required|memoryPolicy: 'mode' is a required"
 )
 
 

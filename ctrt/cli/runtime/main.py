@@ -11,7 +11,7 @@ import sys
 
 from ctrt.cli import bundle
 from ctrt.cli.runtime import options
-from ctrt.errors import CtrtError
+from ctrt.errors import CtrtError, ProgramError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ _EXEC_FAILED = 255
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; the exit status."""
     words = options.Words()
+    ours = True
     try:
         words = options.parse(sys.argv[1:] if arguments is None else arguments)
         _check_log(words)
@@ -33,6 +34,7 @@ def main(arguments: list[str] | None = None) -> int:
     except CtrtError as error:
         failed = words.verb == "exec" and words.operands  # what is no command line ends with 1
         sentence, status = str(error), _EXEC_FAILED if failed else 1
+        ours = not isinstance(error, ProgramError)
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:
@@ -46,7 +48,7 @@ def main(arguments: list[str] | None = None) -> int:
         if words["debug"]:
             _trace()
         sentence, status = f"internal error: {type(error).__name__}: {error}", 1
-    log(words, "error", sentence)
+    log(words, "error", sentence, ours=ours)
     return status
 
 
@@ -81,17 +83,14 @@ def _do(words: Words) -> int:
             except OSError:
                 pass  # that was the list itself
     from ctrt.cli.runtime import verbs
+    from ctrt.runtime import existing
 
+    existing.on_warning = lambda sentence: log(words, "warning", sentence)
     if words["debug"] or words["log-level"] == "debug":
         from ctrt.runtime import lifecycle as life
 
         life.on_plan = lambda plan: _explain(words, plan)
-    status = verbs.do(words)
-    existing = sys.modules.get("ctrt.runtime.existing")
-    if existing is not None:
-        for sentence in existing.warnings:
-            log(words, "warning", sentence)
-    return status
+    return verbs.do(words)
 
 
 def _version() -> str:
@@ -139,12 +138,15 @@ def _as_runc_tells(call: tuple[Any, ...], verb: str) -> list[str]:
     return []
 
 
-def log(words: Words, level: str, sentence: str) -> None:
-    """Tell something: on standard error, and in the log where there is one.
+def log(words: Words, level: str, sentence: str, *, ours: bool = True) -> None:
+    """Tell something: in the log, or where there is none on standard error; errors in both.
 
-    What is for looking for a fault ("debug") is in one of them only, as a line of the log's form.
+    What is for looking for a fault ("debug") is a line of the log's form in either. What is not
+    `ours` to say is said there as the container's process says it with runc.
     """
     path = words["log"]
+    if level == "warning" and words["log-level"] in ("error", "fatal", "panic"):
+        return
     if path or words["log-format"] == "json" or level == "debug":
         from ctrt.runtime.lifecycle import timestamp
 
@@ -162,12 +164,11 @@ def log(words: Words, level: str, sentence: str) -> None:
             os.write(2, f"ctrt-runtime: the log {path}: {error.strerror}\n".encode())
         if not path or level == "debug":
             return
-    # While a container is made, standard error is to be the container's: nothing else goes there
-    # than an error, except for a person who watches.
-    if level == "error" or words["debug"] or os.isatty(2):
-        prefix = "" if level == "error" else f"{level}: "
+    if level == "error" or not path:
+        prefix = "ctrt-runtime: " if ours else ""
+        kind = "" if level == "error" else f"{level}: "
         try:
-            os.write(2, f"ctrt-runtime: {prefix}{sentence}\n".encode())
+            os.write(2, f"{prefix}{kind}{sentence}\n".encode())
         except OSError:
             pass
 

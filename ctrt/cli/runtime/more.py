@@ -269,11 +269,15 @@ def _wishes(words: Words) -> Wishes:
 
     images = os.path.abspath(words["image-path"] or "checkpoint")
     made = saving.Wishes(_criu(words), images, os.path.abspath(words["work-path"] or images))
-    for name in ("tcp-established", "ext-unix-sk", "shell-job", "file-locks", "auto-dedup"):
+    for name in (
+        *("tcp-established", "ext-unix-sk", "shell-job", "file-locks", "auto-dedup"),
+        *("tcp-skip-in-flight", "link-remap"),
+    ):
         if words[name]:
-            made.flags.append(f"--{name}")
-    if words["lsm-profile"]:
-        made.flags += ["--lsm-profile", words["lsm-profile"]]
+            made.flags.append(f"--{name.removeprefix('tcp-') if 'skip' in name else name}")
+    for name in ("lsm-profile", "lsm-mount-context"):
+        if words[name]:
+            made.flags += [f"--{name}", words[name]]
     if words["lazy-pages"]:
         made.flags.append("--lazy-pages")
     mode = words["manage-cgroups-mode"]

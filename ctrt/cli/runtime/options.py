@@ -137,6 +137,8 @@ VERBS: dict[str, tuple[str, str, dict[str, tuple[str, str, str]]]] = {
     "checkpoint": ("ID", "save a container's processes with criu", {
         **_CRIU,
         "parent-path": (TEXT, "DIR", "where an earlier image is"),
+        "tcp-skip-in-flight": (FLAG, "", "without TCP connections that are being made"),
+        "link-remap": (FLAG, "", "with open files that have no name any more"),
         "leave-running": (FLAG, "", "go on afterwards"),
         "page-server": (TEXT, "ADDRESS", "send the memory there"),
         "lazy-pages": (FLAG, "", "send the memory when it is asked for"),
@@ -148,6 +150,7 @@ VERBS: dict[str, tuple[str, str, dict[str, tuple[str, str, str]]]] = {
         **_CRIU,
         **_START,
         "detach": (FLAG, "", "end when the processes run"),
+        "lsm-mount-context": (TEXT, "CONTEXT", "another SELinux context of mounts"),
         "no-pivot": (FLAG, "", "change the root without pivot_root(2)"),
         "auto-dedup": (FLAG, "", "remove pages that are saved twice"),
         "lazy-pages": (FLAG, "", "get the memory when it is asked for"),

@@ -32,8 +32,8 @@ _ELSEWHERE = {
     "pause": "ctrt.runtime.stepping",
     "seccomp_": "ctrt.runtime.seccomp_notify",
     **dict.fromkeys(
-        "attach_link bind_cgroup bind_link idmap keep_namespace label_top like_target move_device "
-        "move_root node_outside open_id_maps open_inside slave".split(),
+        "attach_link bind_cgroup bind_inside bind_link idmap keep_namespace label_top like_target "
+        "move_device move_root node_outside open_id_maps open_inside slave".split(),
         "ctrt.runtime.operations.special",
     ),
     **dict.fromkeys(

@@ -20,6 +20,10 @@ from ctrt.runtime.operations.context import (
     resolve,
 )
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 _MOUNT_KIND, _DIRECTORY, _LINK, _FILE = 0o170000, 0o040000, 0o120000, 0o100000
 
 
@@ -201,7 +205,17 @@ def copy_tree(context: Context, name: str, recursive: bool) -> None:
 
 
 def sources_as_caller(context: Context, sources: tuple[tuple[str, str], ...]) -> None:
-    """Open sources of mounts (path, name) in the child's mount namespace, from outside.
+    """Open sources of mounts (path, name) in the child's mount namespace, from outside."""
+
+    def open_all() -> None:
+        for source, name in sources:
+            open_source(context, source, name)
+
+    with_mounts_of_child(context, open_all)
+
+
+def with_mounts_of_child(context: Context, do: Callable[[], None]) -> None:
+    """Do something outside, but in the child's mount namespace.
 
     The mounts are the child's, with what is locked or made private there; but the way to them is
     walked with the caller's rights, which the child in its user namespace has not.
@@ -214,8 +228,7 @@ def sources_as_caller(context: Context, sources: tuple[tuple[str, str], ...]) ->
         try:
             os.fchdir(root)
             os.chroot(".")
-            for source, name in sources:
-                open_source(context, source, name)
+            do()
         finally:
             k.setns(own, k.CLONE_NEWNS)
             os.fchdir(old_root)

@@ -130,6 +130,20 @@ def open_inside(context: Context, path: str, name: str) -> None:
     context.fds[name] = resolve(context, path)
 
 
+def bind_inside(context: Context, root: str, path: str, recursive: bool, name: str) -> None:
+    """From outside a copy of the mount at a path below the root, with the mounts that are there."""
+
+    def open_and_copy() -> None:
+        top = os.open(root, O_PATH | os.O_DIRECTORY)
+        try:
+            context.fds[name] = k.openat2(top, path, O_PATH, IN_ROOT)
+        finally:
+            os.close(top)
+        mounts.copy_tree(context, name, recursive)
+
+    mounts.with_mounts_of_child(context, open_and_copy)
+
+
 def slave(context: Context, name: str) -> None:
     """Let mounts of the host come into an open tree, and none of it go back."""
     k.mount_setattr(context.fds[name], propagation=k.MS_SLAVE, recursive=True)
@@ -323,6 +337,7 @@ OPERATIONS: dict[str, Callable[..., None]] = {
     "move_root": move_root,
     "node_outside": node_outside,
     "open_id_maps": open_id_maps,
+    "bind_inside": bind_inside,
     "open_inside": open_inside,
     "slave": slave,
 }

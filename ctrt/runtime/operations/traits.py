@@ -7,7 +7,7 @@ import os
 from ctrt.linux import calls as k
 from ctrt.linux import capabilities, tasks
 from ctrt.runtime.operations import process
-from ctrt.runtime.operations.context import EINVAL, Context
+from ctrt.runtime.operations.context import EINVAL, EPERM, Context
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -45,7 +45,20 @@ def scheduler(
     deadline: tuple[int, int, int],
 ) -> None:
     """Set the child's scheduling policy: sched(7)."""
-    tasks.sched_setattr(context.pid, policy, flags, nice, priority, deadline)
+    try:
+        tasks.sched_setattr(context.pid, policy, flags, nice, priority, deadline)
+    except k.KernelError as error:
+        # Deadlines are kept by all processors together: sched_setattr(2), EPERM.
+        if (
+            error.errno == EPERM
+            and policy == tasks.POLICIES["SCHED_DEADLINE"]
+            and len(os.sched_getaffinity(context.pid)) < (os.cpu_count() or 1)
+        ):
+            error.strerror = (
+                "process scheduler can't be used together with AllowedCPUs: SCHED_DEADLINE is for "
+                "processes that may run on every processor"
+            )
+        raise
 
 
 def io_priority(context: Context, io_class: int, level: int) -> None:

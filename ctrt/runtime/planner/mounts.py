@@ -262,15 +262,21 @@ class Mounts:
         mapped = bool(options.idmap or uid_map or gid_map)
         # In the mount namespace of a user namespace the kernel keeps what access times are kept.
         locked = self._as_caller and (options.attr_set | options.rec_set) & _ATIME
-        inside = self._inside(source)
+        inside = "" if options.link or locked else self._inside(source)
         idmap: Call = ("idmap", name, f"{name}-ids", options.idmap == "ridmap")
         calls: list[Call] = []
-        if inside and not options.link and not (self._as_caller and (mapped or locked)):
+        if inside:
             # It may be in a mount that comes before this one.
-            calls += [("open_inside", inside, name), ("copy_tree", name, options.recursive)]
             if mapped:
-                calls += [("slave", name), idmap]
-            calls += [*changed, attached]
+                changed[:0] = [("slave", name), idmap]
+            if self._as_caller:
+                opened: Call = ("bind_inside", self._root, inside, options.recursive, name)
+                step = _as_caller(f"bind {destination}: its source", [opened, *changed])
+                self.attach.append(step)
+            else:
+                calls += [("open_inside", inside, name), ("copy_tree", name, options.recursive)]
+                calls += changed
+            calls.append(attached)
         elif mapped or locked:
             # Opened from the caller's own mounts, it would be their peer.
             self.early += [("bind", source, options.recursive, name), ("slave", name), *changed]
@@ -284,7 +290,7 @@ class Mounts:
             calls = [("copy_tree", name, options.recursive), *changed, attached]
         if mapped:
             self.early.append(("open_id_maps", uid_map, gid_map, f"{name}-ids"))
-            if idmap not in calls:
+            if not inside:
                 self.early.append(idmap)
         why = "a part of the host's files, at a place in the container"
         if mapped:
@@ -398,18 +404,7 @@ class Mounts:
 
     def mapped_steps(self) -> list[Step]:
         """The step that opens mounts which only the caller may open as they are asked for."""
-        if not self.early:
-            return []
-        return [
-            Step(
-                "id-mapped mounts",
-                OUTSIDE,
-                self.early,
-                why="owners are mapped, and access times kept, by who may say so",
-                source="open_tree(2), mount_setattr(2)",
-                needs="CAP_SYS_ADMIN in the user namespace where the file system was mounted",
-            )
-        ]
+        return [_as_caller("id-mapped mounts", self.early)] if self.early else []
 
     def open_steps(self) -> list[Step]:
         """The steps that open sources of bind mounts."""
@@ -452,6 +447,17 @@ class Mounts:
                 source="mount_setattr(2)",
             )
         ]
+
+
+def _as_caller(name: str, calls: list[Call]) -> Step:
+    return Step(
+        name,
+        OUTSIDE,
+        calls,
+        why="the way there is walked, owners mapped, and access times kept by who may do so",
+        source="open_tree(2), mount_setattr(2)",
+        needs="CAP_SYS_ADMIN in the user namespace where the file system was mounted",
+    )
 
 
 def attribute_calls(name: str, options: Options) -> list[Call]:
