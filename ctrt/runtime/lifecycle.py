@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 VERSION = "1.3.0"
 """The version of the OCI runtime specification whose words the state speaks."""
 
+_ENOENT = 2
 _PIDFD_RECEIVER = "run.oci.pidfd_receiver"
 
 
@@ -181,6 +182,11 @@ def create(
 
         notify = readiness.give(config, process, f"{root}/{identifier}")
     groups = plan_cgroup(root, identifier, config, host, options)
+    if not groups.state and not _owns_pids(config):
+        warn(
+            "the container has neither a cgroup nor a pid namespace of its own. Such configuration "
+            "is strongly discouraged: its processes cannot be told from the caller's"
+        )
     rootfs = find_rootfs(bundle, config["root"]["path"])
     plan = planner.container(
         config,
@@ -287,11 +293,16 @@ def new_state(
         "owner": os.geteuid(),
         "annotations": config.get("annotations") or {},
         "cgroup": groups.state,
-        "own_pids": any(
-            entry["type"] == "pid" and not entry.get("path")
-            for entry in (config.get("linux") or {}).get("namespaces") or ()
-        ),
+        "own_pids": _owns_pids(config),
     }
+
+
+def _owns_pids(config: dict[str, Any]) -> bool:
+    """Whether a container is alone in its pid namespace."""
+    return any(
+        entry["type"] == "pid" and not entry.get("path")
+        for entry in (config.get("linux") or {}).get("namespaces") or ()
+    )
 
 
 def find_rootfs(bundle: str, path: str) -> str:
@@ -490,8 +501,12 @@ def start_error(plan: Plan | None, error: StartError) -> CtrtError:
     if nameless or operation in ("find_program", "hooks"):
         return CtrtError(f"unable to start container process: {error.words}", status=1)
     if operation == "exec":
-        # The program was found: it is its interpreter that is missing, if anything is.
         name = plan.steps[error.step].calls[error.call][1][0]
+        looked = any(call[0] == "find_program" for step in plan.steps for call in step.calls)
+        if error.errno == _ENOENT and "/" not in name and not looked:
+            words = f'exec: "{name}": executable file not found in $PATH: No such file or directory'
+            return CtrtError(f"unable to start container process: {words}", status=1)
+        # The program was found: it is its interpreter that is missing, if anything is.
         return ProgramError(f"exec {name}: {os.strerror(error.errno).lower()}", status=1)
     from ctrt.runtime import failure
 

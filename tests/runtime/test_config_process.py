@@ -112,6 +112,19 @@ def test_warnings_are_told_in_the_log_or_before_the_program_s_own_words(runtime:
     assert runtime.call("--log-level", "error", "run", NAME).stderr == "error\n"
 
 
+def test_processes_that_nothing_tells_from_the_caller_s_are_a_warning(runtime: Runtime) -> None:
+    def change(config: dict[str, Any]) -> None:
+        spaces = config["linux"]["namespaces"]
+        config["linux"]["namespaces"] = [space for space in spaces if space["type"] != "pid"]
+
+    words = "strongly discouraged"
+    runtime.config("true", change=change)
+    assert words in runtime.call("--cgroup-manager", "disabled", "run", NAME).stderr
+    assert words not in runtime.call("run", NAME).stderr
+    runtime.config("true")
+    assert words not in runtime.call("--cgroup-manager", "disabled", "run", NAME).stderr
+
+
 @pytest.mark.parametrize("value", [True, False])
 def test_no_new_privileges(both: Runtime, value: bool) -> None:
     found = status_of(running(both, process(noNewPrivileges=value)))
@@ -321,6 +334,13 @@ def test_the_default_devices_and_links(both: Runtime) -> None:
     }
     done = both.call("exec", NAME, "sh", "-c", "echo x > /dev/null; head -c 2 /dev/zero | wc -c")
     assert (done.stdout, done.stderr) == ("2\n", "")
+
+
+def test_the_terminals_multiplexer_is_the_container_s_own_whatever_is_listed(both: Runtime) -> None:
+    """config-linux.md, Default Devices: /dev/ptmx is a link to that of /dev/pts."""
+    node = {"path": "/dev/ptmx", "type": "c", "major": 5, "minor": 2}
+    pid = running(both, lambda config: config["linux"].update(devices=[node]))
+    assert os.readlink(f"/proc/{pid}/root/dev/ptmx") == "pts/ptmx"
 
 
 def test_devices_of_the_configuration(runtime: Runtime) -> None:

@@ -522,6 +522,8 @@ def devices(config: Config, spaces: Spaces, host: Host) -> list[Step]:
             calls += _bound(path)
     for index, entry in enumerate(listed):
         path, kind = entry["path"], entry["type"]
+        if os.path.normpath(path) == "/dev/ptmx":
+            continue  # always the link to that of the container's own devpts: config-linux.md
         number = (int(entry.get("major") or 0), int(entry.get("minor") or 0))
         mode = _NODES[kind] | (0o666 if entry.get("fileMode") is None else entry["fileMode"])
         owner = (int(entry.get("uid") or 0), int(entry.get("gid") or 0))
