@@ -4,7 +4,8 @@ Importing `json` costs 7 ms, most of it for regular expressions that its C accel
 not need. The start of a container reads a few small documents, so it uses the accelerator
 (`_json`) directly. Where an interpreter has none, or a changed one, `json` does the work.
 
-Stricter than `json`: bytes must be UTF-8, and NaN and Infinity are refused (RFC 8259).
+Stricter than `json`: bytes must be UTF-8, and NaN and Infinity are refused (RFC 8259), as are
+numbers that are too large for what they are read into.
 """
 
 from __future__ import annotations
@@ -21,6 +22,13 @@ def _constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not JSON")
 
 
+def _float(text: str) -> float:
+    value = float(text)
+    if value - value:
+        raise ValueError(f"the number {text:.40} is too large")
+    return value
+
+
 def _unknown(value: object) -> NoReturn:
     raise TypeError(f"{type(value).__name__} has no JSON form")
 
@@ -31,7 +39,7 @@ class _Context:
     strict = True
     object_hook = None
     object_pairs_hook = None
-    parse_float = float
+    parse_float = staticmethod(_float)
     parse_int = int
     parse_constant = staticmethod(_constant)
     memo: dict[str, str] = {}  # noqa: RUF012  # read by the scanner, never by us
@@ -68,6 +76,11 @@ def loads(text: bytes | str) -> Any:
         return _slow(text)
     except RecursionError:
         raise ValueError("JSON is nested too deeply") from None
+    except ValueError as error:
+        # As Python says it of an integer with thousands of digits.
+        if "digits" in str(error):
+            raise ValueError("a number in it has too many digits") from None
+        raise
     while stop < end and text[stop] in _SPACE:
         stop += 1
     return value if stop == end else _slow(text)
@@ -97,4 +110,4 @@ def indented(value: object, step: str = "  ", depth: int = 0) -> str:
 def _slow(text: str) -> Any:
     import json
 
-    return json.loads(text, parse_constant=_constant)
+    return json.loads(text, parse_constant=_constant, parse_float=_float)

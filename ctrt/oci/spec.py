@@ -221,6 +221,15 @@ def _absolute(value: Any) -> None:
 _known(_absolute, "an absolute path")
 
 
+def _absolute_or_none(value: Any) -> None:
+    """A path whose absence callers write as an empty string, too."""
+    if value != "":
+        _absolute(value)
+
+
+_known(_absolute_or_none, "an absolute path")
+
+
 def _boolean(value: Any) -> None:
     if value is not True and value is not False:
         raise _is_not(value, "true or false")
@@ -381,8 +390,9 @@ def _cpu_list(value: Any) -> None:
     _string(value)
     for part in value.split(",") if value.strip() else ():
         first, dash, last = part.strip().partition("-")
-        if not (first.isdecimal() and first.isascii()) or (
-            dash and not (last.isdecimal() and last.isascii() and int(first) <= int(last))
+        numbers = (first, last) if dash else (first,)
+        if not all(n.isdecimal() and n.isascii() and len(n) < 20 for n in numbers) or (
+            dash and int(first) > int(last)
         ):
             raise _is_not(value, 'a list of numbers and ranges such as "0-3,7"')
 
@@ -635,7 +645,7 @@ _SECCOMP = _object(
                 for name in ("TSYNC", "LOG", "SPEC_ALLOW", "WAIT_KILLABLE_RECV")
             )
         ),
-        "listenerPath": _absolute,
+        "listenerPath": _absolute_or_none,
         "listenerMetadata": _string,
         "syscalls": _list(
             _object(

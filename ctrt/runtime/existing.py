@@ -14,7 +14,7 @@ import _signal
 import posix as os
 
 from ctrt.errors import CtrtError
-from ctrt.runtime.records import Record, check_id
+from ctrt.runtime.records import BrokenError, MissingError, Record, check_id
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -66,19 +66,45 @@ def processes(record: Record) -> list[int]:
     own = group(record)
     if own.v2 or own.v1:
         return own.processes()
-    # Without a cgroup of its own it is known by its pid namespace, if it has one.
     first = record.pid
-    if not first or not record.state["own_pids"]:
+    kind = _own_space(record)
+    if not first or not kind:
         return [first] if first else []
-    space = os.stat(f"/proc/{first}/ns/pid").st_ino
+    try:
+        space = os.stat(f"/proc/{first}/ns/{kind}").st_ino
+    except OSError:
+        return [first]  # it has just ended, or waits for its start where nobody may look into it
     found = []
     for name in os.listdir("/proc"):
         try:
-            if name.isdecimal() and os.stat(f"/proc/{name}/ns/pid").st_ino == space:
+            if name.isdecimal() and os.stat(f"/proc/{name}/ns/{kind}").st_ino == space:
                 found.append(int(name))
         except OSError:
             pass  # it has just ended, or is somebody else's
     return sorted(found)
+
+
+def _own_space(record: Record) -> str:
+    """The namespace by which processes of a container without a cgroup are known: pid, mnt, ""."""
+    if record.state["own_pids"]:
+        return "pid"
+    linux = record.config().get("linux") or {}
+    spaces = linux.get("namespaces") or ()
+    own = any(space["type"] == "mount" and not space.get("path") for space in spaces)
+    return "mnt" if own else ""
+
+
+def signal_all(record: Record, number: int) -> None:
+    """Signal all processes of a container."""
+    own = group(record)
+    if own.v2 or own.v1:
+        own.kill(number)
+        return
+    for pid in processes(record):
+        try:
+            os.kill(pid, number)
+        except ProcessLookupError:
+            pass
 
 
 def describe(record: Record, now: str = "") -> dict[str, Any]:
@@ -208,15 +234,7 @@ def kill(root: str, identifier: str, number: int, *, everything: bool = False) -
     """Signal a container's first process, or with `everything` all its processes."""
     record = Record.find(root, identifier)
     if everything:
-        own = group(record)
-        if own.v2 or own.v1:
-            own.kill(number)
-            return
-        for pid in processes(record):
-            try:
-                os.kill(pid, number)
-            except ProcessLookupError:
-                pass
+        signal_all(record, number)
         return
     pidfd = record.pidfd()
     # Without a pid namespace of its own the others outlive the first process.
@@ -228,7 +246,7 @@ def kill(root: str, identifier: str, number: int, *, everything: bool = False) -
         raise CtrtError("container not running", status=1)
     try:
         if others:
-            group(record).kill(number)
+            signal_all(record, number)
         _signal.pidfd_send_signal(pidfd, number)
         if number == _SIGKILL and group(record).frozen():
             group(record).thaw()  # v1 keeps the frozen from dying
@@ -243,10 +261,16 @@ def delete(root: str, identifier: str, *, force: bool = False) -> None:
     check_id(identifier)
     try:
         record = Record.find(root, identifier, lock=True)
-    except CtrtError:
+    except MissingError:
         if force:
             return
         raise
+    except BrokenError:
+        if not force:
+            raise
+        # Who its processes are is not known, but that those of its cgroup are.
+        Record.remains(root, identifier).end()
+        return
     try:
         pidfd = record.pidfd()
         if pidfd >= 0:
@@ -269,7 +293,8 @@ def delete(root: str, identifier: str, *, force: bool = False) -> None:
 def destroy(record: Record, pidfd: int) -> None:
     """Kill all processes of a container, and wait for the end of the first."""
     own = group(record)
-    own.kill(_SIGKILL)
+    if own.v2 or own.v1 or not record.state["own_pids"]:
+        signal_all(record, _SIGKILL)  # else the kernel ends them with the first: pid_namespaces(7)
     try:
         _signal.pidfd_send_signal(pidfd, _SIGKILL)
     except ProcessLookupError:

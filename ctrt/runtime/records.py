@@ -35,6 +35,10 @@ _ENOTEMPTY = 39
 _ESRCH = 3
 _EINVAL = 22
 _PATIENCE_SECONDS = 30
+_KEYS = frozenset(
+    "annotations bundle cgroup created id owner own_pids pid rootfs start_time version".split()
+)
+"""What state.json has."""
 _ALLOWED = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_+-."
 
 
@@ -67,6 +71,14 @@ def check_id(identifier: str) -> str:
             "1024 letters"
         )
     return identifier
+
+
+class MissingError(CtrtError):
+    """There is no container of that id."""
+
+
+class BrokenError(CtrtError):
+    """A container's state.json cannot be read: only its journal tells what was made."""
 
 
 class Record:
@@ -119,12 +131,23 @@ class Record:
         if not record._load():
             if record.lock >= 0 or record._take():
                 record.end()
-            raise CtrtError(f"container does not exist: {identifier}", status=1)
+            raise MissingError(f"container does not exist: {identifier}", status=1)
         return record
 
     @classmethod
-    def all(cls, root: str) -> list[Record]:
-        """The containers below a root, by id; what a crash left is undone."""
+    def remains(cls, root: str, identifier: str) -> Record:
+        """The locked directory of a container whose state.json cannot be read."""
+        record = cls(root, check_id(identifier))
+        if not record._take():
+            record._wait()
+        return record
+
+    @classmethod
+    def all(cls, root: str, broken: Callable[[str], object] | None = None) -> list[Record]:
+        """The containers below a root, by id; what a crash left is undone.
+
+        `broken` is told the sentence about each whose state.json cannot be read.
+        """
         found = []
         try:
             names = sorted(os.listdir(root))
@@ -133,6 +156,9 @@ class Record:
         for name in names:
             try:
                 found.append(cls.find(root, name))
+            except BrokenError as error:
+                if broken:
+                    broken(str(error))
             except (CtrtError, NotADirectoryError):
                 pass
         return found
@@ -172,8 +198,17 @@ class Record:
             state = fastjson.loads(self.read("state.json"))
         except (FileNotFoundError, NotADirectoryError):
             return False
-        if not isinstance(state, dict) or "start_time" not in state:
-            return False  # another runtime's
+        except (ValueError, IsADirectoryError):
+            state = None
+        if not isinstance(state, dict) or not state.keys() >= _KEYS:
+            if not _exists(self.path("journal")):
+                return False  # another runtime's
+            self.release()
+            raise BrokenError(
+                f"the state.json of container {self.id} is broken; `delete --force` takes back "
+                "what was made for it",
+                status=1,
+            )
         self.state = state
         return True
 

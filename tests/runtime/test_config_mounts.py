@@ -267,6 +267,34 @@ def test_propagation_of_mounts(runtime: Runtime, source: Path, root: str | None)
     assert named == {name: PROPAGATION[case] for name, case in cases.items()}
 
 
+def test_propagation_reaches_the_mounts_below_if_it_is_recursive(
+    runtime: Runtime, source: Path
+) -> None:
+    """Each kind and its recursive form, on a tree whose mounts are all shared."""
+    for path in (source, source / "below"):
+        subprocess.run(["mount", "--make-shared", path], check=True)
+    after = {"private": [], "slave": ["master"], "shared": ["shared"], "unbindable": ["unbindable"]}
+    words = [prefix + kind for kind in after for prefix in ("", "r")]
+    entries = [
+        {
+            "destination": f"/m/{word}",
+            "type": "bind",
+            "source": str(source),
+            "options": ["rbind", word],
+        }
+        for word in words
+    ]
+    found = seen(runtime, mounting(*entries, rootfsPropagation="shared"))
+
+    def kinds(point: str) -> list[str]:
+        return [field.partition(":")[0] for field in found[point].fields]
+
+    for word in words:
+        kind = after[word.removeprefix("r")]
+        assert kinds(f"/m/{word}") == kind, word
+        assert kinds(f"/m/{word}/below") == (kind if word[0] == "r" else ["shared"]), word
+
+
 @pytest.mark.parametrize(
     ("word", "fields"),
     [
@@ -328,6 +356,33 @@ def test_id_mapped_mounts_show_other_owners(runtime: Runtime, source: Path) -> N
         mapped["gidMappings"] = maps(20000)
         script = "stat -c %u:%g /m/file /m/below/file"
         assert say(runtime, script, mounting(mapped)).split() == expected.split()
+
+
+@pytest.mark.parametrize("root", ["rslave", "rprivate", "shared"])
+def test_a_mount_below_an_id_mapped_one_does_not_reach_the_host(
+    runtime: Runtime, source: Path, root: str
+) -> None:
+    """It is opened from the caller's own mounts, and is no peer of theirs all the same."""
+    subprocess.run(["mount", "--make-shared", source], check=True)
+    maps = [{"containerID": 0, "hostID": 10000, "size": 1000}]
+    entry = {
+        "destination": "/m",
+        "type": "bind",
+        "source": str(source),
+        "options": ["rbind"],
+        "uidMappings": maps,
+        "gidMappings": maps,
+    }
+
+    def change(config: dict[str, Any]) -> None:
+        mounting(entry, rootfsPropagation=root)(config)
+        for name in ("bounding", "effective", "permitted"):
+            config["process"]["capabilities"][name].append("CAP_SYS_ADMIN")
+
+    script = "mkdir -p /m/below && mount -t tmpfs inside /m/below && grep -c inside /proc/mounts"
+    script += "; grep ' /m ' /proc/self/mountinfo | grep -o 'shared\\|master'"
+    assert say(runtime, script, change).split() == ["1", "master"]
+    assert " inside " not in Path("/proc/self/mountinfo").read_text()
 
 
 def test_id_mapped_mounts_take_the_container_s_own_maps(
@@ -464,6 +519,17 @@ def test_paths_are_hidden_and_made_read_only(both: Runtime) -> None:
         *("touch: /usr/x: Read-only file system", "touch: /tmp/x: Read-only file system")
     ]
     assert said[-1] == "root"
+
+
+def test_read_only_paths_are_so_with_what_is_mounted_below(runtime: Runtime, source: Path) -> None:
+    entry = {"destination": "/m", "type": "bind", "source": str(source), "options": ["rbind"]}
+    change = mounting(entry, readonlyPaths=["/m"])
+    said = say(runtime, "touch /m/x /m/below/x 2>&1; cat /m/file", change).splitlines()
+    assert said == [
+        *(f"touch: /m/{name}: Read-only file system" for name in ("x", "below/x")),
+        "of the host",
+    ]
+    (source / "below" / "x").touch()  # the host's own mounts stay as they were
 
 
 def test_proc_may_not_be_put_elsewhere_by_a_link(runtime: Runtime, place: Path) -> None:

@@ -388,3 +388,20 @@ def test_a_bind_mounted_dev_is_left_as_it_is(runtime: Runtime) -> None:
 
     running(runtime, change)
     assert os.listdir(own) == []
+
+
+@pytest.mark.parametrize("verb", ["run", "exec"])
+def test_the_user_may_open_the_standard_streams_anew(runtime: Runtime, verb: str) -> None:
+    """They are pipes of root's, and /dev/stdout is opened like any other file."""
+    script = ("sh", "-c", "cat < /dev/stdin; echo out > /dev/stdout; echo err > /dev/stderr")
+
+    def change(config: dict[str, Any]) -> None:
+        config["process"]["user"] = {"uid": 1000, "gid": 1000}
+
+    runtime.config(*(script if verb == "run" else ("sleep", "1000")), change=change)
+    if verb == "run":
+        done = runtime.call("run", NAME, stdin="in\n")
+    else:
+        runtime.quiet("run", "--detach", NAME)
+        done = runtime.call("exec", "--user", "1000:1000", NAME, *script, stdin="in\n")
+    assert (done.stdout, done.stderr) == ("in\nout\n", "err\n")

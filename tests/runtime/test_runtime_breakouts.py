@@ -234,6 +234,33 @@ def test_kernel_parameters_are_not_led_to_other_files_of_proc(own: Runtime) -> N
     assert said[1] != "12345"
 
 
+def run_where(runtime: Runtime, *mounted: Path | str) -> subprocess.CompletedProcess[str]:
+    """Run the bundle in a mount namespace of the host's with (source, place) bind-mounted there."""
+    script = 'mount --make-rprivate / && mount --bind "$1" "$2" && shift 2 && exec "$@"'
+    words = ["unshare", "--mount", "sh", "-c", script, "sh", *mounted, *runtime.words("run", NAME)]
+    return subprocess.run(
+        words, capture_output=True, text=True, check=False, timeout=60,
+        env=runtime.environment, cwd=runtime.bundle, stdin=subprocess.PIPE,
+    )  # fmt: skip
+
+
+def test_kernel_parameters_are_written_to_procfs_or_not_at_all(own: Runtime) -> None:
+    """The host's own /proc/sys is looked at, too, before it is written to."""
+    fake = own.home / "fake"
+    (fake / "kernel").mkdir(parents=True)
+    (fake / "kernel" / "msgmax").write_text("8192\n")
+
+    def change(config: dict[str, Any]) -> None:
+        config["linux"]["sysctl"] = {"kernel.msgmax": "12345"}
+
+    own.config("cat", "/proc/sys/kernel/msgmax", change=change)
+    assert own.call("run", NAME).stdout == "12345\n"
+    done = run_where(own, fake, "/proc/sys")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "/proc is not procfs" in done.stderr
+    assert (fake / "kernel" / "msgmax").read_text() == "8192\n"
+
+
 EXCHANGE = """
 import ctypes, sys
 libc = ctypes.CDLL(None)
@@ -541,6 +568,17 @@ def test_paths_are_masked_by_the_null_device_and_nothing_else(own: Runtime, null
     else:
         assert (done.returncode, done.stdout) == (1, "")
         assert "/dev/null" in done.stderr or "File exists" in done.stderr
+
+
+def test_a_null_device_of_the_host_s_that_is_none_masks_nothing(own: Runtime) -> None:
+    fake = own.home / "fake"
+    fake.write_text("readable\n")
+    own.config("cat", "/masked", change=with_mounts(maskedPaths=["/masked"]))
+    (own.rootfs / "masked").write_text("hidden\n")
+    assert own.call("run", NAME).stdout == ""
+    done = run_where(own, fake, "/dev/null")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "/dev/null of the host is not the null device" in done.stderr
 
 
 def on_terminal(runtime: Runtime, change: Change, *args: str) -> tuple[int, str]:

@@ -168,3 +168,86 @@ def test_list_takes_back_what_is_left(runtime: Runtime, files: tuple[str, ...]) 
         (left / name).write_bytes(b"not whole")
     assert runtime.call("list", "-q").stdout == ""
     assert os.listdir(runtime.root) == []
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"{", b"\xff", b"[]", b"{}", b'{"start_time": 1, "pid": 1}'], ids=repr
+)
+def test_a_container_whose_state_is_broken_is_told_of_and_taken_back(
+    runtime: Runtime, data: bytes
+) -> None:
+    """As after a loss of power: the other containers are there, and nothing is left of this one."""
+    name = f"crash-{os.getpid()}-broken"
+    runtime.config(*SLEEP)
+    runtime.quiet("run", "--detach", "whole")
+    runtime.config(*SLEEP, change=lambda config: _in_cgroups(name, config))
+    runtime.quiet("run", "--detach", name)
+    pid = runtime.pid(name)
+    (runtime.root / name / "state.json").write_bytes(data)
+    assert runtime.call("list", "-q").stdout.split() == ["whole"]
+    log = runtime.home / "log"
+    listed = runtime.call("--log", str(log), "list").stdout.splitlines()
+    assert [line.split()[0] for line in listed] == ["ID", "whole"]
+    assert f"the state.json of container {name} is broken" in log.read_text()
+    for words in (("state",), ("delete",), ("kill",), ("exec",), ("start",)):
+        more = ("true",) if words == ("exec",) else ()
+        done = runtime.call(*words, name, *more, check=False)
+        assert done.returncode
+        (line,) = done.stderr.splitlines()
+        assert line == (
+            f"ctrt-runtime: the state.json of container {name} is broken; `delete --force` takes "
+            "back what was made for it"
+        )
+    assert runtime.quiet("create", name, check=False) == 1
+    assert alive(pid)
+    runtime.call("delete", "--force", name)
+    until(lambda: not alive(pid), "the container's process to end")
+    runtime.call("delete", "--force", "whole")
+    _nothing_left(runtime, name)
+
+
+def test_a_broken_state_of_somebody_else_s_is_left_alone(runtime: Runtime) -> None:
+    other = runtime.root / "other"
+    other.mkdir(parents=True)
+    (other / "state.json").write_text("{")
+    assert runtime.call("list", "-q").stdout == ""
+    runtime.call("delete", "--force", "other")
+    assert (other / "state.json").read_text() == "{"
+    (other / "state.json").unlink()
+    other.rmdir()
+
+
+def test_what_could_not_be_made_is_not_missed_when_it_is_taken_back(
+    runtime: Runtime,
+) -> None:
+    path = "/ctrt-tests/" + "y/" * 3000
+    limits = {"pids": {"limit": 50}}
+    runtime.config(*SLEEP, change=lambda c: c["linux"].update(cgroupsPath=path, resources=limits))
+    for _ in range(2):
+        assert runtime.quiet("create", "long", check=False) == 1
+        (line,) = runtime.stderr.splitlines()
+        assert "ile name too long" in line
+        assert len(line) < 3000
+        assert os.listdir(runtime.root) == []
+
+
+@pytest.mark.parametrize("verb", ["delete", "kill"])
+def test_processes_are_known_by_their_mounts_where_nothing_else_tells(
+    rootless: Runtime, verb: str
+) -> None:
+    """Without a pid namespace and without a cgroup, what exec added ends with the container."""
+
+    def change(config: dict[str, Any]) -> None:
+        spaces = config["linux"]["namespaces"]
+        config["linux"]["namespaces"] = [space for space in spaces if space["type"] != "pid"]
+
+    rootless.config(*SLEEP, change=change)
+    rootless.quiet("--cgroup-manager", "disabled", "run", "--detach", "one")
+    rootless.quiet("exec", "--detach", "--pid-file", f"{rootless.bundle}/pid", "one", *SLEEP)
+    pids = [rootless.pid("one"), int((rootless.bundle / "pid").read_text())]
+    assert all(alive(pid) for pid in pids)
+    assert rootless.call("ps", "--format", "json", "one").stdout == f"[{pids[0]},{pids[1]}]\n"
+    words = ("delete", "--force", "one") if verb == "delete" else ("kill", "one", "KILL")
+    rootless.call(*words)
+    until(lambda: not any(alive(pid) for pid in pids), "all processes to end")
+    rootless.call("delete", "--force", "one")

@@ -36,6 +36,8 @@ def test_reads_what_json_writes_and_writes_what_json_reads(value: object) -> Non
         (b"[1] 2", "Extra data: line 1 column 5 (char 4)"),
         (b"[NaN]", "NaN is not JSON"),
         (b"-Infinity", "-Infinity is not JSON"),
+        (b"[1e400]", "the number 1e400 is too large"),
+        (b"[" + b"9" * 5000 + b"]", "a number in it has too many digits"),
         (b"[" * 100_000, "JSON is nested too deeply"),
     ],
 )

@@ -147,6 +147,21 @@ def test_every_test_that_is_named_is_there() -> None:
             assert name in defined_in(file), f"{row.name}: {file}::{name}"
 
 
+def test_every_test_that_the_text_names_is_there() -> None:
+    """Beside the tables of properties, also in the one of what a container tries."""
+    text = PAGE.read_text()
+    for file, name in re.findall(r"\b(test_\w+\.py)(?:::(test_\w+))?", text):
+        assert not name or name in defined_in(file), f"{file}::{name}"
+        assert defined_in(file)
+    tried = text.partition("\n## What a container tries\n")[2].partition("\n## ")[0]
+    listed = [line.split("|") for line in tried.splitlines() if line.startswith("| CVE-")]
+    assert len(listed) == len({line[1] for line in listed}) >= 10
+    for line in listed:
+        bare = re.findall(r"(?<![:\w])(test_\w+)(?![.\w])", line[3])
+        assert bare or "::" in line[3], line[1]
+        assert set(bare) <= defined_in("test_runtime_breakouts.py"), line[1]
+
+
 def test_the_words_of_a_refusal_are_those_of_the_code() -> None:
     """A refusal's place, which the check puts before it, and what varies are left out."""
     checked = 0

@@ -167,6 +167,15 @@ def test_unknown_properties_are_ignored():
     assert load(config) == config
 
 
+def test_an_agent_of_no_name_is_none():
+    config = changed("linux.seccomp.listenerPath", "")
+    del config["linux"]["seccomp"]["listenerMetadata"]
+    for rule in config["linux"]["seccomp"]["syscalls"]:
+        rule["action"] = "SCMP_ACT_ALLOW"
+        rule.pop("errnoRet", None)
+    assert load(config) == config
+
+
 def test_null_is_absent():
     config = changed("linux.seccomp.syscalls[0].args", None)
     config["process"]["rlimits"] = None
@@ -332,6 +341,10 @@ BAD = [
     ("linux.seccomp.architectures[1]", "SCMP_ARCH_PDP11", "not one of SCMP_ARCH_X86, "),
     ("linux.seccomp.flags[0]", "LOG", 'did you mean "SECCOMP_FILTER_FLAG_LOG"?'),
     ("linux.seccomp.listenerPath", ..., "is set, but listenerPath is not"),
+    ("linux.seccomp.listenerPath", "", "is set, but listenerPath is not"),
+    ("linux.seccomp.listenerPath", "run/agent", "not an absolute path"),
+    ("linux.resources.cpu.cpus", "1-" + "9" * 5000, "not a list of numbers and ranges"),
+    ("process.execCPUAffinity.final", "9" * 5000, "not a list of numbers and ranges"),
     ("linux.seccomp.syscalls[0].names", [], "is empty"),
     ("linux.seccomp.syscalls[0].names[1]", 7, "is 7, not a string"),
     ("linux.seccomp.syscalls[0].errnoRet", 5, "does not go with SCMP_ACT_ALLOW"),
@@ -381,7 +394,11 @@ TEXTS = {
     "surrogate": (b'{"ociVersion": "\\ud800"}', "has half of a surrogate pair in a string"),
     "deep": (b"[" * 100_000, "JSON is nested too deeply"),
     "NaN": (b'{"ociVersion": NaN}', "is not JSON: NaN is not JSON"),
-    "digits": (b'{"ociVersion": ' + b"9" * 5000 + b"}", "is not JSON: "),
+    "digits": (
+        b'{"ociVersion": ' + b"9" * 5000 + b"}",
+        "is not JSON: a number in it has too many digits",
+    ),
+    "infinite": (b'{"x": -1e400}', "is not JSON: the number -1e400 is too large"),
 }
 
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from ctrt.runtime.plan import Plan
 
 _EXEC_FAILED = 255
+_LONGEST_WORD = 500
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -138,6 +139,18 @@ def _as_runc_tells(call: tuple[Any, ...], verb: str) -> list[str]:
     return []
 
 
+def one_line(sentence: str) -> str:
+    """A sentence as one line that a terminal shows as it is, whatever names are told of in it."""
+    if len(sentence) > _LONGEST_WORD:
+        sentence = " ".join(
+            word if len(word) <= _LONGEST_WORD else f"{word[: _LONGEST_WORD - 80]}...{word[-60:]}"
+            for word in sentence.split(" ")
+        )
+    if sentence.isprintable():
+        return sentence
+    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in sentence)
+
+
 def log(words: Words, level: str, sentence: str, *, ours: bool = True) -> None:
     """Tell something: in the log, or where there is none on standard error; errors in both.
 
@@ -147,6 +160,7 @@ def log(words: Words, level: str, sentence: str, *, ours: bool = True) -> None:
     path = words["log"]
     if level == "warning" and words["log-level"] in ("error", "fatal", "panic"):
         return
+    sentence = one_line(sentence)
     if path or words["log-format"] == "json" or level == "debug":
         from ctrt.runtime.lifecycle import timestamp
 
@@ -155,7 +169,7 @@ def log(words: Words, level: str, sentence: str, *, ours: bool = True) -> None:
 
             line = fastjson.dumps({"level": level, "msg": sentence, "time": timestamp()})
         else:
-            quoted = sentence.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+            quoted = sentence.replace("\\", "\\\\").replace('"', '\\"')
             line = f'time="{timestamp()}" level={level} msg="{quoted}"'
         try:
             target = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644) if path else 2

@@ -36,7 +36,7 @@ def _columns(rows: list[tuple[str, ...]]) -> str:
 
 def containers(words: Words) -> int:
     """`list`: containers and their states."""
-    records = Record.all(root_of(words))
+    records = Record.all(root_of(words), existing.warn)
     if words["quiet"]:
         for record in records:
             print(record.id)
@@ -80,7 +80,7 @@ def ps(words: Words) -> int:
         env={"PATH": "/usr/local/bin:/usr/bin:/bin", **os.environ},
     )
     if shown.returncode:
-        raise CtrtError(f"ps failed: {shown.stderr.strip()}", status=1)
+        raise CtrtError(f"ps failed: {shown.stderr.strip().partition(chr(10))[0]}", status=1)
     head, *lines = shown.stdout.splitlines()
     try:
         column = head.split().index("PID")
