@@ -443,10 +443,11 @@ class Engine:
 
     def kept(self, prepared: Prepared, name: str) -> Prepared:
         """The same start as a sandbox that waits, and is found by its name as containers are."""
+        from ctrt.engine import naming
         from ctrt.oci import fastjson
         from ctrt.runtime import planner
 
-        directory = f"{self.containers}/{self._name(name)}"
+        directory = f"{self.containers}/{naming.check(name)}"
         state: dict[str, Any] = {"name": name, "image": "", "command": [], "layers": []}
         state.update(cgroup={}, kept=None, waits=True)
         return Prepared(
