@@ -8,6 +8,7 @@ addresses are nobody's business in a lecture.
 from __future__ import annotations
 
 import re
+from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
 from ctrt.draw import _labels as labels
@@ -19,10 +20,10 @@ from ctrt.observe import Unknown
 from ctrt.words import plural, visible
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from ctrt.linux.namespaces import Key
-    from ctrt.observe import Link, Network
+    from ctrt.observe import Link, Listener, Network, Published
 
 _HEADER = 46.0
 _BETWEEN = 10.0
@@ -38,7 +39,9 @@ _HEADS = ("NAMESPACE", "KIND", "ADDRESSES", "JOINED TO")
 class Side(NamedTuple):
     """A network namespace to draw: what it is called, who is in it, and what it has.
 
-    `known` is None where it could not be asked, with the reason in `words`.
+    `known` is None where it could not be asked, with the reason in `words`. `programs` are the
+    names of the processes that hold its listening sockets, by pid, and `published` are those of
+    its ports that lead elsewhere.
     """
 
     key: Key
@@ -46,6 +49,8 @@ class Side(NamedTuple):
     words: str
     initial: bool
     known: Network | None
+    programs: Mapping[int, str] = MappingProxyType({})
+    published: tuple[Published, ...] = ()
 
 
 class Port(NamedTuple):
@@ -86,7 +91,9 @@ def network(
         notes.append(f"{plural(left, 'further network namespace')} not shown.")
     sheet, heading = Sheet(), Sheet()
     heading.text("title", MARGIN, 18, title, "title")
-    wide, bottom = _draw(sheet, shown, ports, ends, ids, all)
+    called = {side.key: side.name for side in shown}
+    told = {side.key: _told(side, called, ids, all) for side in shown}
+    wide, bottom = _draw(sheet, shown, ports, ends, ids, told)
     for number, note in enumerate(notes, 1):
         wide = max(wide, MARGIN + sheet.text(f"note:{number}", MARGIN, bottom + 10, note).w)
         bottom += 28
@@ -102,7 +109,7 @@ def network(
             lines.append(Line(1 + port.depth, cells))
             sheet.rows.append(Row(port.id, side.name, "net", cells))
             sheet.details[port.id] = _detail(port, ends, ids)
-        for words in _told(side, ids, all):
+        for words in told[side.key]:
             lines.append(Line(1, (words,)))
     columns = ("name", "kind", "addresses", "joined")
     heads = ("Namespace", "Kind", "Addresses", "Joined to")
@@ -209,15 +216,16 @@ def _cells(port: Port, ends: dict[tuple[Key, int], Port], ids: bool) -> tuple[st
     return _name(port.link, ids), _kind(port.link), _addresses(port.link, ids), visible(joined)
 
 
-def _told(side: Side, ids: bool, everything: bool) -> list[str]:
-    """Routes and listening sockets in words."""
+def _told(side: Side, called: Mapping[Key, str], ids: bool, everything: bool) -> list[str]:
+    """Published ports, routes and listening sockets in words."""
     known = side.known
     if known is None:
         return []
+    published = [_published(one, called, ids) for one in side.published]
     if side.initial and not everything:
-        return []
+        return published
     names = {link.number: _name(link, ids) for link in known.links}
-    told = []
+    told = published
     for route in known.routes:
         if not ids and route.destination.startswith("fe80:"):
             continue
@@ -225,9 +233,12 @@ def _told(side: Side, ids: bool, everything: bool) -> list[str]:
         words += f" via {route.gateway}" if route.gateway else ""
         words += f" by {names[route.link]}" if route.link in names else ""
         told.append(words + (f" ({route.type})" if route.type != "unicast" else ""))
-    ports = sorted({(one.protocol, one.port, one.address) for one in known.listeners})
+    waiting = [one for one in known.listeners if one not in {p.listener for p in side.published}]
+    ports = [_socket(one, side.programs, ids) for one in sorted(waiting, key=_by_port)]
     if ports:
-        told.append("listens on " + ", ".join(_socket(*one) for one in ports))
+        told.append("listens on " + ", ".join(dict.fromkeys(ports)))
+    if known.unix:
+        told.append(f"listens on {plural(known.unix, 'Unix socket')}")
     if isinstance(known.tables, Unknown):
         told.append(f"rules of nftables could not be read: {known.tables.reason}")
     else:
@@ -240,9 +251,24 @@ def _told(side: Side, ids: bool, everything: bool) -> list[str]:
     return told
 
 
-def _socket(protocol: str, port: int, address: str) -> str:
-    everywhere = address in ("0.0.0.0", "::")  # noqa: S104, RUF100
-    return f"{protocol} {port}" + ("" if everywhere else f" of {address}")
+def _by_port(one: Listener) -> tuple[str, int, str]:
+    return one.protocol, one.port, one.address
+
+
+def _socket(one: Listener, programs: Mapping[int, str], ids: bool) -> str:
+    everywhere = one.address in ("0.0.0.0", "::")  # noqa: S104, RUF100
+    words = f"{one.protocol} {one.port}" + ("" if everywhere else f" of {one.address}")
+    if one.pid not in programs:
+        return words
+    program = visible(programs[one.pid])
+    return f"{words} ({program}, {one.pid})" if ids else f"{words} ({program})"
+
+
+def _published(one: Published, called: Mapping[Key, str], ids: bool) -> str:
+    words = f"publishes {_socket(one.listener, {one.listener.pid: one.program}, ids)}"
+    if one.to is not None:
+        words += f" to {called.get(one.to, 'a namespace that is not shown')}"
+    return words + (f", port {one.port}" if one.port else "")
 
 
 def _draw(
@@ -251,7 +277,7 @@ def _draw(
     ports: dict[Key, list[Port]],
     ends: dict[tuple[Key, int], Port],
     ids: bool,
-    everything: bool,
+    told: Mapping[Key, list[str]],
 ) -> tuple[float, float]:
     """The boxes in two columns, then the lines between them; width and bottom."""
     joined = _joined(ends)
@@ -265,7 +291,7 @@ def _draw(
         boxes = []
         for side in column:
             box, bottom_here, right = _box(
-                sheet, side, ports[side.key], x, y, places, ends, ids, everything
+                sheet, side, ports[side.key], x, y, places, ends, ids, told[side.key]
             )
             boxes.append(box)
             wide = max(wide, right - x)
@@ -321,7 +347,7 @@ def _columns(shown: list[Side], joined: list[tuple[Port, Port, bool]]) -> list[l
 
 def _box(
     sheet: Sheet, side: Side, ports: list[Port], x: float, y: float, places: dict[str, Node],
-    ends: dict[tuple[Key, int], Port], ids: bool, everything: bool,
+    ends: dict[tuple[Key, int], Port], ids: bool, told: list[str],
 ) -> tuple[int, float, float]:  # fmt: skip
     """One namespace with what is in it: the index of its box, its bottom, its right edge."""
     index = len(sheet.nodes)
@@ -345,7 +371,6 @@ def _box(
         places[port.id] = drawn
         right = max(right, drawn.x + drawn.w)
         at += CHIP + _BETWEEN
-    told = _told(side, ids, everything)
     if side.initial and not ports and not told:
         told = ["nothing of it leads to the others"]
     for number, words in enumerate(told):

@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     )
     from ctrt.observe._network import Address, Link, Listener, Network, Route, RuleTable, networks
     from ctrt.observe._owners import Owner, Pod, of_cgroup, owner_of, owners
+    from ctrt.observe._published import Published, published
     from ctrt.observe._reach import Reach, credentials, executable, reach, roots
     from ctrt.observe._scan import scan
     from ctrt.observe._stack import Station, program, stack
@@ -79,6 +80,7 @@ _LATER = {
     ),
     "_network": "Address Link Listener Network Route RuleTable networks",
     "_owners": "Owner Pod of_cgroup owner_of owners",
+    "_published": "Published published",
     "_reach": "Reach credentials executable reach roots",
     "_scan": "scan",
     "_stack": "Station program stack",
@@ -114,6 +116,7 @@ __all__ = [
     "Pod",
     "Pressure",
     "Process",
+    "Published",
     "Reach",
     "Route",
     "RuleTable",
@@ -151,6 +154,7 @@ __all__ = [
     "owners",
     "peer_groups",
     "program",
+    "published",
     "reach",
     "reached",
     "record",

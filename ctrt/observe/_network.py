@@ -66,12 +66,17 @@ class Route(NamedTuple):
 
 
 class Listener(NamedTuple):
-    """A socket that waits for others: "tcp", "tcp6", "udp" or "udp6", its address and port."""
+    """A socket that waits for others: "tcp", "tcp6", "udp" or "udp6", its address and port.
+
+    `pid` is the first process of the namespace that has a descriptor of it; 0 where none that
+    may be looked into has.
+    """
 
     protocol: str
     address: str
     port: int
     inode: int
+    pid: int = 0
 
 
 class RuleTable(NamedTuple):
@@ -88,7 +93,8 @@ class Network(NamedTuple):
 
     `missing` is "" when all was told; where only /proc/PID/net could be read it says why. Then
     kinds, masters, peers and IPv4 addresses of links are not known. `tables` are those of
-    nftables, which iptables writes to as well.
+    nftables, which iptables writes to as well. `unix` is how many sockets of the Unix domain
+    wait for others.
     """
 
     key: Key
@@ -97,6 +103,7 @@ class Network(NamedTuple):
     listeners: tuple[Listener, ...]
     missing: str
     tables: tuple[RuleTable, ...] | Unknown = ()
+    unix: int = 0
 
 
 def networks(system: System, *, of: Key | None = None) -> dict[Key, Network | Unknown]:
@@ -161,7 +168,7 @@ def _network(
     system: System, key: Key, descriptors: dict[Key, int], reason: Unknown | None
 ) -> Network | Unknown:
     members = system.spaces[key].processes
-    listeners = _listeners(members)
+    listeners, unix = _listeners(members), _unix(members)
     if key in descriptors:
         own = system.processes[system.me].namespace("net") == key
         doors = {} if own else {"net": descriptors[key]}
@@ -169,7 +176,7 @@ def _network(
             links, routes, tables = _joined.ask(
                 f"{__name__}:ask", (key, descriptors), doors, lent=descriptors.values()
             )
-            return Network(key, links, routes, listeners, "", tables)
+            return Network(key, links, routes, listeners, "", tables, unix)
         except ImportError:
             reason = Unknown("that takes pyroute2: pip install pyroute2")
         except OSError as error:
@@ -180,7 +187,7 @@ def _network(
     if not links:
         return reason or NOT_ALLOWED
     why = reason.reason if reason else NOT_ALLOWED.reason
-    return Network(key, links, _plain_routes(members, links), listeners, why)
+    return Network(key, links, _plain_routes(members, links), listeners, why, (), unix)
 
 
 def ask(
@@ -324,7 +331,40 @@ def _listeners(members: tuple[int, ...]) -> tuple[Listener, ...]:
                 continue
             text, port = words[1].rsplit(":", 1)
             found.append(Listener(protocol, _address(text), int(port, 16), int(words[9])))
-    return tuple(sorted(found, key=lambda one: (one.protocol, one.port, one.address)))
+    holders = _holders(members, {one.inode for one in found})
+    return tuple(
+        one._replace(pid=holders.get(one.inode, 0))
+        for one in sorted(found, key=lambda one: (one.protocol, one.port, one.address))
+    )
+
+
+def _holders(members: tuple[int, ...], sockets: set[int]) -> dict[int, int]:
+    """The first of these processes that has a descriptor of a socket, by the socket's inode."""
+    names = {f"socket:[{inode}]": inode for inode in sockets}
+    found: dict[int, int] = {}
+    for pid in sorted(members):
+        if len(found) == len(names):
+            break
+        try:
+            for number in os.listdir(f"/proc/{pid}/fd"):
+                try:
+                    inode = names.get(os.readlink(f"/proc/{pid}/fd/{number}"))
+                except FileNotFoundError:
+                    continue  # it has just been closed
+                if inode is not None:
+                    found.setdefault(inode, pid)
+        except OSError:
+            continue  # another user's, or it has ended
+    return found
+
+
+_ACCEPTS = 0x10000  # __SO_ACCEPTCON of linux/net.h
+
+
+def _unix(members: tuple[int, ...]) -> int:
+    """How many sockets of the Unix domain wait for others: /proc/PID/net/unix."""
+    lines = _net_file(members, "unix").splitlines()[1:]
+    return sum(bool(int(line.split()[3], 16) & _ACCEPTS) for line in lines)
 
 
 def _address(text: str) -> str:

@@ -12,6 +12,7 @@ import time
 import uuid
 from pathlib import Path
 
+import drawings
 import pytest
 from seeing_tools import SHELL, answer, as_user, python, running, unshared
 
@@ -29,6 +30,7 @@ from ctrt.observe import (
     id_map,
     members,
     networks,
+    published,
     scan,
     seen_from_inside,
     snapshot,
@@ -388,3 +390,65 @@ def test_an_ordinary_user_s_network_by_what_proc_shows():
         links, missing = answer(*as_user(*python(script, str(pid))))
         assert sorted(links) == ["d0", "lo"]
         assert missing
+
+
+def test_who_has_a_listening_socket():
+    script = (
+        "import os, socket\ns = socket.socket(); s.bind(('127.0.0.1', 8082)); s.listen()\n"
+        "open('/proc/self/comm', 'w').write('waits')\n"
+        "u = socket.socket(socket.AF_UNIX); u.bind('\\0ctrt-test'); u.listen()\n"
+        "v = socket.socket(socket.AF_UNIX); v.bind('\\0ctrt-test-2')\n"
+        "print('ready', flush=True); sys.stdin.read()"
+    )
+    lo = ("sh", "-c", 'ip link set lo up; "$@"; true', "sh", *python(script))
+    with unshared("-n", command=lo) as pid:
+        system = scan()
+        key = system.space(pid, "net").key
+        found = networks(system)[key]
+        (one,) = found.listeners
+        assert system.processes[one.pid].name == "waits"
+        assert one.pid != pid, "its child has it"
+        assert found.unix == 1, "what is only bound waits for nobody"
+        holders = {one.pid: "waits"}
+        side = draw.Side(key, "net[1]", "", False, found, holders)
+        text = draw.network([side]).text()
+        assert "listens on tcp 8082 of 127.0.0.1 (waits)" in text
+        assert "listens on 1 Unix socket" in text
+        assert f"(waits, {one.pid})" in draw.network([side], ids=True).text()
+
+
+PROXY = (
+    "import socket\ns = socket.socket(); s.bind(('0.0.0.0', int(sys.argv[1]))); s.listen()\n"
+    "open('/proc/self/comm', 'w').write('docker-proxy')\n"
+    "print('ready', flush=True); sys.stdin.read()"
+)
+
+
+def test_what_docker_publishes():
+    """By its forwarder's command line, which is docker-proxy's; no docker runs here."""
+    words = ("8083", "-proto", "tcp", "-host-ip", "0.0.0.0", "-host-port", "8083",
+             "-container-ip", "10.77.1.2", "-container-port", "80")  # fmt: skip
+    join = (
+        'ip link add here type veth peer name there netns "$1" || exit 1; shift;'
+        ' ip link set lo up; ip link set here up; exec "$@"'
+    )
+    with unshared("-n") as inner:
+        outside = ("sh", "-c", join, "sh", str(inner), *python(PROXY, *words))
+        with unshared("-n", command=outside) as outer:
+            enter = ("nsenter", "-t", str(inner), "-n", "ip")
+            subprocess.run([*enter, "addr", "add", "10.77.1.2/24", "dev", "there"], check=True)
+            system = scan()
+            known = networks(system)
+            keys = [system.space(pid, "net").key for pid in (outer, inner)]
+            here = [one for one in published(system, known, {}) if one.listener.port == 8083]
+            assert [(one.program, one.to, one.port) for one in here] == [
+                ("docker-proxy", keys[1], 80)
+            ]
+            sides = [
+                draw.Side(keys[0], "net[1]", "", True, known[keys[0]], {}, tuple(here)),
+                draw.Side(keys[1], "net[2]", "", False, known[keys[1]]),
+            ]
+            picture = draw.network(sides)
+            assert "publishes tcp 8083 (docker-proxy) to net[2], port 80" in picture.text()
+            assert "listens on" not in picture.text()
+            drawings.sound(picture)

@@ -378,6 +378,7 @@ def _network(engine: Engine, words: list[str], values: Values) -> Picture:
     if isinstance(own, observe.Unknown):
         raise CtrtError(f"the network of process {words[0]} cannot be told: {own.reason}")
     known = observe.networks(system, of=own)
+    led = observe.published(system, known, owners)
     sides = []
     number = 0
     asked = [space for space in system.of_kind("net") if space.key in known]
@@ -394,7 +395,10 @@ def _network(engine: Engine, words: list[str], values: Values) -> Picture:
                 )
             )
         else:
-            sides.append(draw.Side(space.key, name, whose, space.initial, found))
+            holders = {one.pid: system.processes[one.pid].name
+                       for one in found.listeners if one.pid in system.processes}  # fmt: skip
+            here = tuple(one for one in led if one.listener in found.listeners)
+            sides.append(draw.Side(space.key, name, whose, space.initial, found, holders, here))
     title = "Networks"
     if target is not None:
         title = f"Network of {_within(target.title or _name(target, values.ids))}"
