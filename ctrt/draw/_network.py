@@ -33,6 +33,7 @@ _APART = 24.0
 _LANE = 9.0
 _HASH = re.compile(r"(?<=veth)[0-9a-f]{4,}$")
 _MOST = 24
+_LINE = 76
 _HEADS = ("NAMESPACE", "KIND", "ADDRESSES", "JOINED TO")
 
 
@@ -235,8 +236,7 @@ def _told(side: Side, called: Mapping[Key, str], ids: bool, everything: bool) ->
         told.append(words + (f" ({route.type})" if route.type != "unicast" else ""))
     waiting = [one for one in known.listeners if one not in {p.listener for p in side.published}]
     ports = [_socket(one, side.programs, ids) for one in sorted(waiting, key=_by_port)]
-    if ports:
-        told.append("listens on " + ", ".join(dict.fromkeys(ports)))
+    told += [f"listens on {words}" for words in _in_lines(list(dict.fromkeys(ports)))]
     if known.unix:
         told.append(f"listens on {plural(known.unix, 'Unix socket')}")
     if isinstance(known.tables, Unknown):
@@ -249,6 +249,17 @@ def _told(side: Side, called: Mapping[Key, str], ids: bool, everything: bool) ->
     if known.missing:
         told.append(f"not all could be asked: {known.missing}")
     return told
+
+
+def _in_lines(words: Sequence[str]) -> list[str]:
+    """Words with commas between, in lines that make no box wider than its links do."""
+    lines: list[str] = []
+    for word in words:
+        if lines and len(lines[-1]) + len(word) < _LINE:
+            lines[-1] += f", {word}"
+        else:
+            lines.append(word)
+    return lines
 
 
 def _by_port(one: Listener) -> tuple[str, int, str]:

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
         seen_from_inside,
     )
     from ctrt.observe._difference import Change, difference
+    from ctrt.observe._forwards import Forward
     from ctrt.observe._ids import Id, compose, id_map, translate_id
     from ctrt.observe._inside import inside
     from ctrt.observe._mounts import (
@@ -72,6 +73,7 @@ _LATER = {
         "hierarchy members seen_from_inside"
     ),
     "_difference": "Change difference",
+    "_forwards": "Forward",
     "_ids": "Id compose id_map translate_id",
     "_inside": "inside",
     "_mounts": (
@@ -96,6 +98,7 @@ __all__ = [
     "Change",
     "Event",
     "Fellow",
+    "Forward",
     "Hierarchy",
     "Holder",
     "HostPath",

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from ctrt.linux import namespaces, processes
 from ctrt.observe import _joined
+from ctrt.observe._forwards import Forward, forwards
 from ctrt.observe._values import NOT_ALLOWED, Unknown
 
 if TYPE_CHECKING:
@@ -94,7 +95,7 @@ class Network(NamedTuple):
     `missing` is "" when all was told; where only /proc/PID/net could be read it says why. Then
     kinds, masters, peers and IPv4 addresses of links are not known. `tables` are those of
     nftables, which iptables writes to as well. `unix` is how many sockets of the Unix domain
-    wait for others.
+    wait for others, `forwards` are the ports that rules of nftables send elsewhere.
     """
 
     key: Key
@@ -104,6 +105,7 @@ class Network(NamedTuple):
     missing: str
     tables: tuple[RuleTable, ...] | Unknown = ()
     unix: int = 0
+    forwards: tuple[Forward, ...] = ()
 
 
 def networks(system: System, *, of: Key | None = None) -> dict[Key, Network | Unknown]:
@@ -173,10 +175,10 @@ def _network(
         own = system.processes[system.me].namespace("net") == key
         doors = {} if own else {"net": descriptors[key]}
         try:
-            links, routes, tables = _joined.ask(
+            links, routes, tables, forwards = _joined.ask(
                 f"{__name__}:ask", (key, descriptors), doors, lent=descriptors.values()
             )
-            return Network(key, links, routes, listeners, "", tables, unix)
+            return Network(key, links, routes, listeners, "", tables, unix, forwards)
         except ImportError:
             reason = Unknown("that takes pyroute2: pip install pyroute2")
         except OSError as error:
@@ -192,7 +194,9 @@ def _network(
 
 def ask(
     key: Key, descriptors: dict[Key, int]
-) -> tuple[tuple[Link, ...], tuple[Route, ...], tuple[RuleTable, ...] | Unknown]:
+) -> tuple[
+    tuple[Link, ...], tuple[Route, ...], tuple[RuleTable, ...] | Unknown, tuple[Forward, ...]
+]:
     """The links, routes and tables of the network namespace that the caller is in."""
     from pyroute2 import IPRoute
 
@@ -252,15 +256,15 @@ def ask(
                 _TYPES[kind] if kind < len(_TYPES) else str(kind),
             )
         )
-    return tuple(links), tuple(routes), _tables()
+    return tuple(links), tuple(routes), *_tables()
 
 
 # The address families of tables: linux/netfilter.h.
 _FAMILIES = {1: "inet", 2: "ip", 3: "arp", 5: "netdev", 7: "bridge", 10: "ip6"}
 
 
-def _tables() -> tuple[RuleTable, ...] | Unknown:
-    """The nftables of the namespace that this thread is in: reading them takes CAP_NET_ADMIN."""
+def _tables() -> tuple[tuple[RuleTable, ...] | Unknown, tuple[Forward, ...]]:
+    """The nftables of the caller's namespace, and what they forward; it takes CAP_NET_ADMIN."""
     from pyroute2.netlink.exceptions import NetlinkError
     from pyroute2.nftables.main import NFTables
 
@@ -270,21 +274,23 @@ def _tables() -> tuple[RuleTable, ...] | Unknown:
                 (message["nfgen_family"], message.get_attr("NFTA_TABLE_NAME")): [0, 0]
                 for message in netlink.get_tables()
             }
+            rules = list(netlink.get_rules())
             for place, told, name in (
                 (0, netlink.get_chains(), "NFTA_CHAIN_TABLE"),
-                (1, netlink.get_rules(), "NFTA_RULE_TABLE"),
+                (1, rules, "NFTA_RULE_TABLE"),
             ):
                 for message in told:
                     face = message["nfgen_family"], message.get_attr(name)
                     found.setdefault(face, [0, 0])[place] += 1
     except NetlinkError as error:
-        return Unknown(os.strerror(error.code).lower())
+        return Unknown(os.strerror(error.code).lower()), ()
     except OSError as error:
-        return Unknown((error.strerror or str(error)).lower())
-    return tuple(
+        return Unknown((error.strerror or str(error)).lower()), ()
+    tables = tuple(
         RuleTable(_FAMILIES.get(family, str(family)), name, *counts)
         for (family, name), counts in sorted(found.items())
     )
+    return tables, forwards(rules)
 
 
 def _namespace_numbers(descriptors: dict[Key, int]) -> dict[int, Key]:

@@ -2,7 +2,7 @@
 
 A published port is held open by a process outside: conmon (podman keeps the port with it),
 docker-proxy, rootlessport, slirp4netns or pasta. Whose container it is for is told by its command
-line or by whose monitor it is.
+line or by whose monitor it is. Or rules of nftables send its packets on, which tell the address.
 """
 
 from __future__ import annotations
@@ -10,26 +10,29 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
+from ctrt.observe._network import Listener
 from ctrt.observe._values import Unknown
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from ctrt.linux.namespaces import Key
-    from ctrt.observe._network import Listener, Network
+    from ctrt.observe._network import Network
     from ctrt.observe._owners import Owner
     from ctrt.observe._system import Process, System
 
+_ANY = "0.0.0.0"
 FORWARDERS = ("conmon", "docker-proxy", "rootlessport", "slirp4netns", "pasta", "passt")
 
 
 class Published(NamedTuple):
-    """A port that a forwarder `program` holds open.
+    """A port of the network namespace `at` that a forwarder `program` holds open, or "nftables".
 
     `to` is the network namespace that it leads into, None where nothing tells it, and `port` the
     one there, 0 where nothing tells it.
     """
 
+    at: Key
     listener: Listener
     program: str
     to: Key | None
@@ -43,8 +46,18 @@ def published(
 ) -> tuple[Published, ...]:
     """The published ports of these networks, by where they are held, protocol and number."""
     found = []
-    for network in networks.values():
-        for listener in () if isinstance(network, Unknown) else network.listeners:
+    for at, network in networks.items():
+        if isinstance(network, Unknown):
+            continue
+        for rule in network.forwards:
+            to = _with_address(rule.to, networks)
+            if to is not None and to != at:
+                listener = Listener(rule.protocol, _ANY, rule.port, 0)
+                found.append(Published(at, listener, "nftables", to, rule.to_port))
+        sent = {(one.listener.protocol, one.listener.port) for one in found if one.at == at}
+        for listener in network.listeners:
+            if (listener.protocol, listener.port) in sent:
+                continue  # the rules come before it, and say more
             process = system.processes.get(listener.pid)
             if process is None:
                 continue
@@ -56,8 +69,8 @@ def published(
                 to, port = _of_proxy(process, networks)
             elif listener.pid in owners:
                 to = _of_monitor(system, listener.pid, owners)
-            found.append(Published(listener, program, to, port))
-    return tuple(sorted(found, key=lambda one: one.listener[:3]))
+            found.append(Published(at, listener, program, to, port))
+    return tuple(sorted(found, key=lambda one: (one.listener.protocol, one.listener.port)))
 
 
 def _of_proxy(
@@ -68,17 +81,20 @@ def _of_proxy(
     if command is None or isinstance(command, Unknown):
         return None, 0
     told = dict(pairwise(command))
-    address, port = told.get("-container-ip", ""), told.get("-container-port", "")
-    where = next(
-        (
-            key
-            for key, network in networks.items()
-            if not isinstance(network, Unknown)
-            and any(one.address == address for link in network.links for one in link.addresses)
-        ),
-        None,
-    )
+    port = told.get("-container-port", "")
+    where = _with_address(told.get("-container-ip", ""), networks)
     return where, int(port) if port.isdecimal() else 0
+
+
+def _with_address(address: str, networks: Mapping[Key, Network | Unknown]) -> Key | None:
+    """The network that has an address; None for none, and for one of several that have it."""
+    found = {
+        key
+        for key, network in networks.items()
+        if not isinstance(network, Unknown)
+        and any(one.address == address for link in network.links for one in link.addresses)
+    }
+    return found.pop() if len(found) == 1 else None
 
 
 def _of_monitor(system: System, pid: int, owners: Mapping[int, Owner]) -> Key | None:

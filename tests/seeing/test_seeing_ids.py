@@ -12,7 +12,6 @@ import time
 import uuid
 from pathlib import Path
 
-import drawings
 import pytest
 from seeing_tools import SHELL, answer, as_user, python, running, unshared
 
@@ -20,6 +19,7 @@ from ctrt import draw
 from ctrt.errors import CtrtError
 from ctrt.linux.processes import IdRange
 from ctrt.observe import (
+    Forward,
     RuleTable,
     Unknown,
     cgroup,
@@ -30,7 +30,6 @@ from ctrt.observe import (
     id_map,
     members,
     networks,
-    published,
     scan,
     seen_from_inside,
     snapshot,
@@ -339,6 +338,9 @@ def test_rules_are_found_where_they_are():
             RuleTable("ip", "filter", 1, 2),
             RuleTable("ip", "nat", 1, 1),
         )
+        assert found[system.space(pid, "net").key].forwards == (
+            Forward("tcp", 8080, "192.0.2.2", 80),
+        )
         assert found[system.space(plain, "net").key].tables == ()
 
 
@@ -415,40 +417,3 @@ def test_who_has_a_listening_socket():
         assert "listens on tcp 8082 of 127.0.0.1 (waits)" in text
         assert "listens on 1 Unix socket" in text
         assert f"(waits, {one.pid})" in draw.network([side], ids=True).text()
-
-
-PROXY = (
-    "import socket\ns = socket.socket(); s.bind(('0.0.0.0', int(sys.argv[1]))); s.listen()\n"
-    "open('/proc/self/comm', 'w').write('docker-proxy')\n"
-    "print('ready', flush=True); sys.stdin.read()"
-)
-
-
-def test_what_docker_publishes():
-    """By its forwarder's command line, which is docker-proxy's; no docker runs here."""
-    words = ("8083", "-proto", "tcp", "-host-ip", "0.0.0.0", "-host-port", "8083",
-             "-container-ip", "10.77.1.2", "-container-port", "80")  # fmt: skip
-    join = (
-        'ip link add here type veth peer name there netns "$1" || exit 1; shift;'
-        ' ip link set lo up; ip link set here up; exec "$@"'
-    )
-    with unshared("-n") as inner:
-        outside = ("sh", "-c", join, "sh", str(inner), *python(PROXY, *words))
-        with unshared("-n", command=outside) as outer:
-            enter = ("nsenter", "-t", str(inner), "-n", "ip")
-            subprocess.run([*enter, "addr", "add", "10.77.1.2/24", "dev", "there"], check=True)
-            system = scan()
-            known = networks(system)
-            keys = [system.space(pid, "net").key for pid in (outer, inner)]
-            here = [one for one in published(system, known, {}) if one.listener.port == 8083]
-            assert [(one.program, one.to, one.port) for one in here] == [
-                ("docker-proxy", keys[1], 80)
-            ]
-            sides = [
-                draw.Side(keys[0], "net[1]", "", True, known[keys[0]], {}, tuple(here)),
-                draw.Side(keys[1], "net[2]", "", False, known[keys[1]]),
-            ]
-            picture = draw.network(sides)
-            assert "publishes tcp 8083 (docker-proxy) to net[2], port 80" in picture.text()
-            assert "listens on" not in picture.text()
-            drawings.sound(picture)

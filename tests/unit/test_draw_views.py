@@ -315,6 +315,9 @@ def test_a_line_that_is_one_cell_leaves_the_columns_their_room():
     side = sides()[1]
     text = draw.network([side._replace(known=side.known._replace(listeners=listens))]).text()
     assert "tcp 8000, tcp 8001, tcp 8002" in text
+    lines = [line for line in text.splitlines() if "listens on" in line]
+    assert len(lines) == 2, "no box is as wide as a long list"
+    assert all(f"tcp {8000 + n}" in "".join(lines) for n in range(9))
     address = next(line for line in text.splitlines() if "eth0 " in line and "veth" in line)
     assert "10.88.0.2/16" in address
     assert all(len(line) <= 100 for line in text.splitlines())

@@ -397,7 +397,7 @@ def _network(engine: Engine, words: list[str], values: Values) -> Picture:
         else:
             holders = {one.pid: system.processes[one.pid].name
                        for one in found.listeners if one.pid in system.processes}  # fmt: skip
-            here = tuple(one for one in led if one.listener in found.listeners)
+            here = tuple(one for one in led if one.at == space.key)
             sides.append(draw.Side(space.key, name, whose, space.initial, found, holders, here))
     title = "Networks"
     if target is not None:
