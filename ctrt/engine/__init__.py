@@ -358,6 +358,7 @@ class Engine:
         state = {
             "name": name,
             "image": image.reference,
+            "stop": (image.config.get("config") or {}).get("StopSignal") or "TERM",
             "command": config["process"]["args"],
             "layers": [layer.chain_id for layer in image.layers],
             "cgroup": groups.state,
@@ -477,24 +478,28 @@ class Engine:
         return Found(name, int(state["pid"]), config, state["cgroup"])
 
     def stop(self, name: str, pid: int, seconds: float) -> None:
-        """End a running container: SIGTERM, and SIGKILL after that many seconds.
+        """End a running container: the image's STOPSIGNAL, and SIGKILL after that many seconds.
 
-        A first process without a handler never sees SIGTERM: then waiting helps nobody.
+        That is SIGTERM where the image names none. A first process without a handler never sees
+        it: then waiting helps nobody.
         """
         import errno
         import select
         import signal
 
-        from ctrt.linux import calls, processes
+        from ctrt.linux import calls, processes, signals
+
+        said = next((state.get("stop") for state in self.states() if state["name"] == name), None)
+        first = signals.number(said or "TERM") or signal.SIGTERM
 
         try:
             pidfd = calls.pidfd_open(pid)
         except OSError:
             return  # it has ended by itself
         try:
-            if processes.is_dropped(pid, signal.SIGTERM):
+            if processes.is_dropped(pid, first):
                 seconds = min(seconds, _GRACE_SECONDS)
-            calls.pidfd_send_signal(pidfd, signal.SIGTERM)
+            calls.pidfd_send_signal(pidfd, first)
             if not select.select([pidfd], [], [], seconds)[0]:
                 calls.pidfd_send_signal(pidfd, signal.SIGKILL)
                 select.select([pidfd], [], [], 10)

@@ -18,6 +18,7 @@ from ctrt.engine import Engine
 from ctrt.engine.container import ContainerError
 from ctrt.engine.options import RUN, UNSHARE
 from ctrt.errors import CtrtError
+from ctrt.images import compose
 from ctrt.images.hostimage import from_host
 from ctrt.linux import cgroups
 from ctrt.runtime import state
@@ -238,6 +239,25 @@ def test_one_that_heeds_sigterm_is_stopped_at_once(engine):
     assert time.monotonic() - begin < 20
     assert container._running.wait() == 5
     container.close()
+
+
+def test_an_image_says_what_stops_it(engine):
+    """As systemd's and nginx's do: SIGTERM means another thing to them, or nothing."""
+    image = engine.store.find(IMAGE)
+    for written, number in (("SIGRTMIN+3", 37), ("quit", 3), ("10", 10), ("nothing", 15)):
+        config = {**image.config["config"], "StopSignal": written}
+        blobs = compose.blobs(image)
+        compose.add_image(
+            engine.store, "localhost/stops", {**image.config, "config": config}, blobs
+        )
+        ignored = "" if number == 15 else "trap '' TERM; "
+        script = f"{ignored}trap 'exit 5' {number}; echo ready; while :; do sleep 0.05; done"
+        prepared = engine.prepare("localhost/stops", ["sh", "-c", script])
+        container = engine.start(prepared)
+        read_line(container)
+        engine.stop(container.name, container.pid, 60)
+        assert container._running.wait() == 5, written
+        container.close()
 
 
 def test_stopping_what_has_ended_is_no_error(engine):

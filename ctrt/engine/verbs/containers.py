@@ -85,7 +85,7 @@ VERBS = [
     Verb(
         Table(
             "stop",
-            "Stop containers: SIGTERM first, SIGKILL after a time.",
+            "Stop containers: the image's STOPSIGNAL (SIGTERM) first, SIGKILL after a time.",
             "CONTAINER...",
             [Option("-t --time", "seconds before SIGKILL", metavar="SECONDS", default="10")],
         ),
