@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import contextlib
+import os
 import signal
 import sys
 import threading
@@ -13,6 +14,8 @@ from typing import TYPE_CHECKING, Any, Self
 from IPython.display import display
 
 from ctrt.linux import processes
+from ctrt_kernel import fold
+from ctrt_kernel.pace import GAP_SECONDS, Pace
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -25,14 +28,6 @@ if TYPE_CHECKING:
     from ctrt.engine.prepared import Prepared, Stop
 
 GRACE_SECONDS = 0.5
-GAP_SECONDS = 0.05
-"""What a program prints in so short a time goes in one message."""
-LONG_GAP_SECONDS = 0.2
-MUCH_BYTES = 256 << 10
-"""After so much it is the longer time: JupyterLab lays out all of an output at each message."""
-BYTES_PER_SECOND = 16 << 20
-BURST_BYTES = 8 << 20
-"""How fast output without end is read, after so much that is read as fast as it comes."""
 
 
 class Wishes:
@@ -71,8 +66,12 @@ class Wishes:
 class Ended:
     """How a program ended: its status, and the output that was kept instead of shown."""
 
-    def __init__(self, status: int, interrupted: bool, kept: dict[str, str]) -> None:
+    def __init__(
+        self, status: int, interrupted: bool, kept: dict[str, str], output: fold.Output | None
+    ) -> None:
         self.status = status
+        self.output = output
+        """All that it printed, where that was too much to be shown."""
         self.interrupted = interrupted
         self.kept = kept
 
@@ -129,52 +128,46 @@ def carry_out(shell: InteractiveShell, engine: Engine, prepared: Prepared, wishe
             container.close()
     for sink in sinks.values():
         sink.write(b"", final=True)
-    here.flush()
+    output = here.end()
     kept = {name: sink.text() for name, sink in sinks.items() if name in wishes.keep}
-    return Ended(status, interrupts.count > 0, kept)
-
-
-class Pace:
-    """How fast output may go on to the frontend.
-
-    The messages of a kernel that nobody takes in time are dropped when there are a thousand
-    (ZMQ_SNDHWM, zmq_setsockopt(3)), the one that says that the cell has ended among them. So what
-    comes quickly is joined, and who prints without end is read more slowly, and so waits.
-    """
-
-    def __init__(self) -> None:
-        self._next = 0.0
-        self._due = 0.0
-        self._size = 0
-
-    def is_due(self) -> bool:
-        """Whether a message may be sent now; the next one may be a moment later."""
-        now = time.monotonic()
-        if now < self._next:
-            return False
-        self._next = now + (GAP_SECONDS if self._size < MUCH_BYTES else LONG_GAP_SECONDS)
-        return True
-
-    def slow_down(self, size: int) -> None:
-        """Wait as long as so many more bytes take."""
-        self._size += size
-        now = time.monotonic()
-        self._due = max(self._due, now - BURST_BYTES / BYTES_PER_SECOND) + size / BYTES_PER_SECOND
-        if self._due > now:
-            time.sleep(self._due - now)
+    return Ended(status, interrupts.count > 0, kept, output)
 
 
 class Here:
     """The cell that runs now, as a place for output."""
 
-    def __init__(self) -> None:
+    def __init__(self, where: str = '_output.text(), or _output.save("file")') -> None:
         self._pace = Pace()
         self._waits = ""
+        self._note: Any = None
+        self._fold = fold.Fold(self._tell, where) if fold.is_needed else None
 
     def stream(self, name: str, text: str) -> None:
-        """Write to "stdout" or "stderr"."""
+        """Write to "stdout" or "stderr", as far as a page can show it."""
+        if self._fold is not None:
+            text = self._fold.take(name, text)
+        if text:
+            self._write(name, text)
+
+    def end(self) -> fold.Output | None:
+        """There is no more: send what was written; all of it where it was not all shown."""
+        if self._fold is not None:
+            for name, text in self._fold.rest():
+                self._write(name, text)
+        self.flush()
+        return None if self._fold is None else self._fold.output
+
+    def _tell(self, bundle: dict[str, Any]) -> None:
+        self.flush()
+        if self._note is None:
+            self._note = display(bundle, raw=True, display_id=True)
+        else:
+            self._note.update(bundle, raw=True)
+
+    def _write(self, name: str, text: str) -> None:
         if self._waits not in ("", name):
             self.flush()
+        self._pace.wait_for(text)
         stream = getattr(sys, name)
         stream.write(text)
         # A kernel's stream sends by itself what stays in it; another would keep it.
@@ -183,7 +176,6 @@ class Here:
             self._waits = ""
         else:
             self._waits = name
-        self._pace.slow_down(len(text))
 
     def flush(self) -> None:
         """Send what was written."""
@@ -205,7 +197,8 @@ class Elsewhere(Here):
     """
 
     def __init__(self, shell: InteractiveShell) -> None:
-        super().__init__()
+        super().__init__("the latest of it is in the handle's .text()")
+        self._note_id = ""
         self._kernel: Any = getattr(shell, "kernel", None)
         self._held: list[str] = []
         self._lock = threading.RLock()
@@ -217,11 +210,22 @@ class Elsewhere(Here):
         """Whether that cell still is the one that runs."""
         return self._kernel is not None and bool(self._kernel.get_parent("shell") == self._parent)
 
-    def stream(self, name: str, text: str) -> None:
-        """Write to "stdout" or "stderr"."""
+    def _tell(self, bundle: dict[str, Any]) -> None:
         if self._kernel is None:
-            super().stream(name, text)
+            super()._tell(bundle)
             return
+        with self._lock:
+            self.flush()
+            kind = "update_display_data" if self._note_id else "display_data"
+            self._note_id = self._note_id or os.urandom(16).hex()
+            transient = {"display_id": self._note_id}
+            self._send(kind, {"data": bundle, "metadata": {}, "transient": transient}, kind)
+
+    def _write(self, name: str, text: str) -> None:
+        if self._kernel is None:
+            super()._write(name, text)
+            return
+        self._pace.wait_for(text)
         with self._lock:
             if self._waits not in ("", name):
                 self.flush()
@@ -233,7 +237,6 @@ class Elsewhere(Here):
                 self._scheduled = True
                 thread = self._kernel.iopub_thread
                 thread.schedule(lambda: thread.io_loop.call_later(GAP_SECONDS, self._later))
-        self._pace.slow_down(len(text))
 
     def _later(self) -> None:
         with self._lock:

@@ -162,7 +162,7 @@ class Job:
             self._files.__exit__()
         if status and not self._quiet_about_status and not self._stopped:
             self._place.stream("stderr", f"{ContainerError(self.what, status)}\n")
-        self._place.flush()
+        self._place.end()
         self._status = status
         with _lock:
             _jobs.remove(self)

@@ -302,6 +302,8 @@ class CtrtMagics(Magics):
         ended = cells.carry_out(self.shell, engine, prepared, wishes)
         # As %%bash does it.
         variables["_exit_code"] = ended.status
+        if ended.output is not None:
+            variables["_output"] = ended.output
         for name, key in (("stdout", "out"), ("stderr", "err")):
             if getattr(values, key):
                 variables[getattr(values, key)] = ended.kept[name]
@@ -414,8 +416,11 @@ class CtrtMagics(Magics):
             return None
         if not isinstance(result, Flow):
             return result
+        here = cells.Here()
         for piece in result:
-            print(piece, end="", flush=True)
+            here.stream("stdout", piece)
+        if (output := here.end()) is not None:
+            self.shell.user_ns["_output"] = output
         return None
 
     def _exec(self, engine: Engine, rest: Sequence[str]) -> Any:

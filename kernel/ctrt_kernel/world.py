@@ -231,13 +231,13 @@ def _forget(name: str, _send: Callable[[dict[str, Any]], None]) -> str:
 
 def _output(name: str, _send: Callable[[dict[str, Any]], None]) -> str:
     from ctrt.engine.verbs import VERBS
-    from ctrt_kernel import jobs
+    from ctrt_kernel import fold, jobs
 
     for job in jobs.running():
         if name == job.name and not job.keeps:
-            return job.text()
+            return fold.latest(job.text(), "the handle's .text()")
     # A detached container's, whoever started it.
-    return str(VERBS["logs"](default_engine(), ["--", name]))
+    return fold.latest(str(VERBS["logs"](default_engine(), ["--", name])), f"%ctrt logs {name}")
 
 
 _WHERE = ("/proc/self/ns/pid", "/proc/self/ns/mnt")
