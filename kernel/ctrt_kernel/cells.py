@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Self
 from IPython.display import display
 
 from ctrt.linux import processes
-from ctrt_kernel import fold
+from ctrt_kernel import fold, reader
 from ctrt_kernel.pace import GAP_SECONDS, Pace
 
 if TYPE_CHECKING:
@@ -140,7 +140,7 @@ class Here:
         self._pace = Pace()
         self._waits = ""
         self._note: Any = None
-        self._fold = fold.Fold(self._tell, where) if fold.is_needed else None
+        self._fold = fold.Fold(self._tell, where) if reader.has_page() else None
 
     def stream(self, name: str, text: str) -> None:
         """Write to "stdout" or "stderr", as far as a page can show it."""

@@ -9,7 +9,6 @@ one (nbclient, nbval) every byte goes on.
 from __future__ import annotations
 
 import html
-import os
 import tempfile
 import time
 from typing import TYPE_CHECKING, Any
@@ -25,9 +24,6 @@ END_CHARACTERS = 16 << 10
 KEPT_BYTES = 1 << 30
 """What is kept at most: the disk is not the program's to fill."""
 _NEWS_SECONDS = 0.5
-
-is_needed = "JPY_SESSION_NAME" in os.environ
-"""Whether this kernel was started by a Jupyter server (jupyter_server sets this variable)."""
 
 
 class Output:

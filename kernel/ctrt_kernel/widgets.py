@@ -20,6 +20,7 @@ import anywidget
 import traitlets
 
 from ctrt.errors import CtrtError
+from ctrt_kernel import reader
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -59,6 +60,7 @@ MOST_OF_A_CORE = 0.025
 """What following something alive may cost."""
 
 _MIME = "application/vnd.ctrt.graph.v1+json"
+_VIEW = "application/vnd.jupyter.widget-view+json"
 
 
 class GraphWidget(anywidget.AnyWidget):
@@ -92,6 +94,9 @@ class GraphWidget(anywidget.AnyWidget):
     def _repr_mimebundle_(self, **options: Any) -> Any:
         """The widget, and the picture as it is now for whoever reads the notebook later."""
         data, metadata = super()._repr_mimebundle_(**options) or ({}, {})
+        if reader.is_absent():
+            # nbclient stores the widget's state, and an export then shows nothing without a net.
+            data.pop(_VIEW, None)
         if not isinstance(self._picture, dict) and self._picture is not None:
             data["text/plain"] = self._picture.text()
             data["image/svg+xml"] = self._picture.svg()

@@ -70,6 +70,8 @@ class Kernel:
         self.client: BlockingKernelClient = self.manager.client()
         self.client.start_channels()
         self.client.wait_for_ready(timeout=120)
+        self.is_read = False
+        """Whether cells are sent as a page does, where somebody could answer."""
 
     @property
     def pid(self) -> int:
@@ -78,7 +80,7 @@ class Kernel:
 
     def send(self, code: str) -> str:
         """Send a cell; its message id."""
-        return self.client.execute(code, store_history=False, allow_stdin=False)
+        return self.client.execute(code, store_history=False, allow_stdin=self.is_read)
 
     def outcome(self, sent: str, *, watch: Callable[[Message], object] = lambda _: None) -> Outcome:
         """Wait for a cell's end; `watch` sees each message as it comes."""

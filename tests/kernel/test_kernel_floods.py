@@ -23,6 +23,7 @@ def served(store: object) -> Iterator[Kernel]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("JPY_SESSION_NAME", "notebook.ipynb")
         kernel = Kernel()
+    kernel.is_read = True
     yield kernel
     kernel.stop()
 
@@ -79,8 +80,11 @@ def test_what_is_kept_in_a_variable_is_whole(served: Kernel) -> None:
     assert served.good("len(text)").result["text/plain"] == str(len(FLOOD))
 
 
-def test_without_a_server_every_byte_goes_on(kernel: Kernel) -> None:
+def test_without_a_page_every_byte_goes_on(kernel: Kernel, served: Kernel) -> None:
     assert kernel.good(f"%%container {IMAGE}\nseq {LINES}").stream("stdout") == FLOOD
+    served.is_read = False  # as nbval that was started by a cell
+    assert served.good(f"%%container {IMAGE}\nseq {LINES}").stream("stdout") == FLOOD
+    served.is_read = True
 
 
 def test_the_panel_shows_the_latest() -> None:

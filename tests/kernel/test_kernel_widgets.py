@@ -36,6 +36,7 @@ def seen(kernel: Kernel) -> Kernel:
     """A kernel that runs a container."""
     kernel.good(f"%%container --bg=job --name kin {IMAGE}\nexec sleep 600")
     kernel.good("from ctrt.widgets import *")
+    kernel.is_read = True
     return kernel
 
 
@@ -91,15 +92,16 @@ def test_a_saved_notebook_shows_it_on_any_page() -> None:
     cells = [nbformat.v4.new_code_cell(cell) for cell in (code, "%ctrt graph --live host")]
     spec = {"name": "ctrt", "display_name": "ctrt", "language": "python"}
     notebook = nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": spec})
-    NotebookClient(notebook, timeout=60, store_widget_state=False).execute()
+    NotebookClient(notebook, timeout=60).execute()
     saved = nbformat.reads(nbformat.writes(notebook), as_version=4)
     nbformat.validate(saved)
     for cell, title in zip(saved.cells, ("Namespaces of the host", "the host"), strict=True):
         (output,) = cell.outputs
-        assert set(output.data) == {"text/plain", "image/svg+xml", PICTURE, WIDGET}
+        # The widget would need a net, or the kernel that is gone.
+        assert set(output.data) == {"text/plain", "image/svg+xml", PICTURE}
         assert output.data["text/plain"].startswith(f"{title}\n")
     page, _ = HTMLExporter().from_notebook_node(saved)
     pictures = re.findall(r'<img[^>]* src="data:image/svg\+xml;base64,([^"]+)"', page, re.DOTALL)
     assert len(pictures) == 2
     assert all("<title" in base64.b64decode(picture).decode() for picture in pictures)
-    assert "widget-view" not in page
+    assert WIDGET not in page.replace(f'type="{WIDGET}"', "")
