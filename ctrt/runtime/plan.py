@@ -223,13 +223,16 @@ def describe(call: Call) -> str:
         return f"fsmount({shown}){instead} -> {a[3]}"
     if name == "bind":
         recursive = "|AT_RECURSIVE" if a[1] else ""
-        return f"open_tree({_quoted(a[0])}, OPEN_TREE_CLONE{recursive}) -> {a[2]}"
+        link = "|AT_SYMLINK_NOFOLLOW" if a[3:] else ""
+        return f"open_tree({_quoted(a[0])}, OPEN_TREE_CLONE{recursive}{link}) -> {a[2]}"
     if name == "open_source":
-        return f"open_tree({_quoted(a[0])}, 0) -> {a[1]}"
+        return f"open_tree({_quoted(a[0])}, {'AT_SYMLINK_NOFOLLOW' if a[2:] else 0}) -> {a[1]}"
     if name == "open_inside":
-        return f"openat2({_quoted(a[0])}, O_PATH, RESOLVE_IN_ROOT) -> {a[1]}"
+        link = "|O_NOFOLLOW" if a[2:] else ""
+        return f"openat2({_quoted(a[0])}, O_PATH{link}, RESOLVE_IN_ROOT) -> {a[1]}"
     if name == "bind_inside":
-        opened = f"openat2({_quoted(a[0])}, {_quoted(a[1])}, O_PATH, RESOLVE_IN_ROOT)"
+        link = "|O_NOFOLLOW" if a[4:] else ""
+        opened = f"openat2({_quoted(a[0])}, {_quoted(a[1])}, O_PATH{link}, RESOLVE_IN_ROOT)"
         copied = describe(("copy_tree", a[3], a[2]))
         return f"setns(PID, CLONE_NEWNS); {opened} -> {a[3]}; {copied}"
     if name == "copy_tree":

@@ -54,6 +54,61 @@ def test_a_symbolic_link_is_copied_when_asked_for(own: Runtime, tmp_path: Path) 
     assert own.stdout == "../where/it/leads\n"
 
 
+@pytest.mark.parametrize("space", ["new", "mapped", "none"])
+@pytest.mark.parametrize("follow", [True, False])
+def test_links_at_both_ends_of_a_mount_are_not_followed_when_asked_for(
+    runtime: Runtime, tmp_path: Path, follow: bool, space: str
+) -> None:
+    """As podman's no-dereference has it: what is mounted, and what it covers, may be a link."""
+    tmp_path.chmod(0o755)
+    for above in tmp_path.parents[:3]:
+        above.chmod(0o755)
+    (tmp_path / "file").write_text("text\n")
+    link = tmp_path / "link"
+    link.symlink_to("file")
+
+    def change(config: dict[str, Any]) -> None:
+        options = ["bind", "ro", "dest-nofollow", *([] if follow else ["src-nofollow"])]
+        entry: dict[str, Any] = {
+            "destination": "/tmp/deep/x",
+            "source": str(link),
+            "options": options,
+        }
+        config["mounts"] += [
+            {"destination": "/tmp", "type": "tmpfs", "source": "tmpfs"},
+            {"destination": "/tmp/deep", "source": str(tmp_path / "below"), "options": ["rbind"]},
+            entry,
+        ]
+        if space == "none":
+            return
+        config["linux"]["namespaces"].append({"type": "user"})
+        for name in ("uidMappings", "gidMappings"):
+            config["linux"][name] = [{"containerID": 0, "hostID": 0, "size": 1}]
+            if space == "mapped":
+                entry[name] = [{"containerID": 0, "hostID": 0, "size": 1}]
+
+    (tmp_path / "below").mkdir()
+    (tmp_path / "below/x").symlink_to("nowhere")
+    runtime.config("sh", "-c", "readlink /tmp/deep/x; cat /tmp/deep/x; ls /tmp/deep", change=change)
+    done = runtime.call("run", "one", check=False)
+    if follow:
+        assert done.stdout == "text\nx\n"
+    else:
+        assert done.stdout == "file\nx\n", "and not the one that it covers"
+    assert (tmp_path / "below/x").readlink() == Path("nowhere")
+
+
+def test_a_link_in_the_place_of_a_mount_is_never_one_of_proc(runtime: Runtime) -> None:
+    def change(config: dict[str, Any]) -> None:
+        options = ["bind", "dest-nofollow", "src-nofollow"]
+        entry = {"destination": "/proc/self", "source": "/etc/hostname", "options": options}
+        config["mounts"].append(entry)
+
+    runtime.config("true", change=change)
+    done = runtime.call("run", "one", check=False)
+    assert (done.returncode, "is inside /proc" in done.stderr) == (1, True)
+
+
 @pytest.mark.parametrize("kind", ["file", "directory"])
 def test_what_is_no_link_is_bound_all_the_same(own: Runtime, tmp_path: Path, kind: str) -> None:
     source = tmp_path / "source"

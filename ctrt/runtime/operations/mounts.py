@@ -23,6 +23,7 @@ from ctrt.runtime.operations.context import (
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import Any
 
 _MOUNT_KIND, _DIRECTORY, _LINK, _FILE = 0o170000, 0o040000, 0o120000, 0o100000
 
@@ -173,9 +174,13 @@ def overlay(
             os.close(descriptor)
 
 
-def bind(context: Context, source: str, recursive: bool, name: str) -> None:
-    """A detached copy of the mount at a path of the host, or with `recursive` of all below it."""
+def bind(context: Context, source: str, recursive: bool, name: str, follow: bool = True) -> None:
+    """A detached copy of the mount at a path of the host, or with `recursive` of all below it.
+
+    Without `follow` a path that ends in a symbolic link is the link itself.
+    """
     flags = k.OPEN_TREE_CLONE | (k.AT_RECURSIVE if recursive else 0)
+    flags |= 0 if follow else k.AT_SYMLINK_NOFOLLOW
     try:
         context.fds[name] = k.open_tree(k.AT_FDCWD, source, flags)
     except k.KernelError as error:
@@ -183,10 +188,11 @@ def bind(context: Context, source: str, recursive: bool, name: str) -> None:
         raise
 
 
-def open_source(context: Context, source: str, name: str) -> None:
-    """Open a path of the host, of which `copy_tree` makes a mount."""
+def open_source(context: Context, source: str, name: str, follow: bool = True) -> None:
+    """Open a path of the host, of which `copy_tree` makes a mount; `follow` as with `bind`."""
+    flags = 0 if follow else k.AT_SYMLINK_NOFOLLOW
     try:
-        context.fds[name] = k.open_tree(k.AT_FDCWD, source, 0)
+        context.fds[name] = k.open_tree(k.AT_FDCWD, source, flags)
     except k.KernelError as error:
         error.call += f" of {source}"
         raise
@@ -204,12 +210,12 @@ def copy_tree(context: Context, name: str, recursive: bool) -> None:
     os.close(source)
 
 
-def sources_as_caller(context: Context, sources: tuple[tuple[str, str], ...]) -> None:
-    """Open sources of mounts (path, name) in the child's mount namespace, from outside."""
+def sources_as_caller(context: Context, sources: tuple[tuple[Any, ...], ...]) -> None:
+    """Open sources of mounts (as `open_source` does) in the child's mount namespace."""
 
     def open_all() -> None:
-        for source, name in sources:
-            open_source(context, source, name)
+        for source in sources:
+            open_source(context, *source)
 
     with_mounts_of_child(context, open_all)
 
@@ -250,18 +256,20 @@ def attach(
     path: str,
     types: tuple[tuple[int, bool], ...] = (),
     ordinary: bool = False,
+    follow: bool = True,
 ) -> None:
     """Attach a named mount at a path below the root, made where it is missing.
 
     Then its propagation types are set, (type, recursive) one after the other. With `ordinary`
     the path may have no symbolic link: that is for /proc and /sys, which the runtime trusts.
+    Without `follow` a link at its end is covered itself.
     """
     mount = context.fds.pop(name)
     try:
         kind = "directory" if os.fstat(mount).st_mode & _MOUNT_KIND == _DIRECTORY else "file"
         rules = IN_ROOT | k.RESOLVE_NO_SYMLINKS if ordinary else IN_ROOT
         try:
-            target = place(context, path, kind, rules)
+            target = place(context, path, kind, rules) if follow else _end(context, path, kind)
         except OSError as error:
             if ordinary and error.errno == ELOOP:
                 words = "it must be mounted on ordinary directory, and there is a symbolic link"
@@ -278,6 +286,18 @@ def attach(
             k.mount_setattr(mount, propagation=flag, recursive=recursive)
     finally:
         os.close(mount)
+
+
+def _end(context: Context, path: str, kind: str) -> int:
+    """Open what a path ends in, be it a symbolic link, and make it where it is missing."""
+    parent_path, _, name = os.path.normpath(path).rpartition("/")
+    parent = place(context, parent_path or "/", "directory")
+    try:
+        return os.open(name, O_PATH | os.O_NOFOLLOW, dir_fd=parent)
+    except FileNotFoundError:
+        return place(context, path, kind)
+    finally:
+        os.close(parent)
 
 
 def _keep_proc(target: int, path: str) -> None:

@@ -14,7 +14,6 @@ from ctrt.runtime.operations.context import (
     O_PATH,
     Context,
     place,
-    resolve,
 )
 from ctrt.runtime.operations.namespaces import write_map
 
@@ -125,18 +124,22 @@ def keep_namespace(context: Context, kind: str, path: str) -> None:
     k.mount(f"/proc/{context.pid}/ns/{name.get(kind, kind)}", path, "", k.MS_BIND)
 
 
-def open_inside(context: Context, path: str, name: str) -> None:
+def open_inside(context: Context, path: str, name: str, follow: bool = True) -> None:
     """Open a path below the root, with the mounts that are there by now, as `open_source` does."""
-    context.fds[name] = resolve(context, path)
+    flags = O_PATH if follow else O_PATH | os.O_NOFOLLOW
+    context.fds[name] = k.openat2(context.root(), path, flags, IN_ROOT)
 
 
-def bind_inside(context: Context, root: str, path: str, recursive: bool, name: str) -> None:
+def bind_inside(
+    context: Context, root: str, path: str, recursive: bool, name: str, follow: bool = True
+) -> None:
     """From outside a copy of the mount at a path below the root, with the mounts that are there."""
+    flags = O_PATH if follow else O_PATH | os.O_NOFOLLOW
 
     def open_and_copy() -> None:
         top = os.open(root, O_PATH | os.O_DIRECTORY)
         try:
-            context.fds[name] = k.openat2(top, path, O_PATH, IN_ROOT)
+            context.fds[name] = k.openat2(top, path, flags, IN_ROOT)
         finally:
             os.close(top)
         mounts.copy_tree(context, name, recursive)

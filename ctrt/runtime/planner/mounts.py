@@ -98,7 +98,8 @@ def known_options() -> list[str]:
             *PROPAGATION,
             *_SUPERBLOCK,
             *_NOTHING,
-            *("tmpcopyup", "copy-symlink", "idmap", "ridmap"),
+            *("tmpcopyup", "copy-symlink", "src-nofollow", "dest-nofollow"),
+            *("idmap", "ridmap"),
         }
     )
 
@@ -138,6 +139,7 @@ class Options:
         "attr_set",
         "bind",
         "copy",
+        "cover",
         "data",
         "idmap",
         "link",
@@ -145,6 +147,7 @@ class Options:
         "rec_clr",
         "rec_set",
         "recursive",
+        "source_link",
     )
 
     def __init__(self, options: list[str]) -> None:
@@ -155,6 +158,10 @@ class Options:
         self.data: list[tuple[str, str]] = []
         self.copy = False
         self.link = False
+        self.source_link = False
+        """The source may be a symbolic link, which is then mounted itself."""
+        self.cover = False
+        """A symbolic link in the place is covered, not followed."""
         self.idmap = ""
         for option in options:
             if option in _ATTRIBUTES:
@@ -174,6 +181,10 @@ class Options:
                 self.copy = True
             elif option == "copy-symlink":
                 self.link = True
+            elif option == "src-nofollow":
+                self.source_link = True
+            elif option == "dest-nofollow":
+                self.cover = True
             elif option in ("idmap", "ridmap"):
                 self.idmap = option
             else:
@@ -265,28 +276,30 @@ class Mounts:
         inside = "" if options.link or locked else self._inside(source)
         idmap: Call = ("idmap", name, f"{name}-ids", options.idmap == "ridmap")
         calls: list[Call] = []
+        follow = (False,) if options.source_link else ()
         if inside:
             # It may be in a mount that comes before this one.
             if mapped:
                 changed[:0] = [("slave", name), idmap]
             if self._as_caller:
-                opened: Call = ("bind_inside", self._root, inside, options.recursive, name)
+                opened: Call = ("bind_inside", self._root, inside, options.recursive, name, *follow)
                 step = _as_caller(f"bind {destination}: its source", [opened, *changed])
                 self.attach.append(step)
             else:
-                calls += [("open_inside", inside, name), ("copy_tree", name, options.recursive)]
-                calls += changed
+                calls.append(("open_inside", inside, name, *follow))
+                calls += [("copy_tree", name, options.recursive), *changed]
             calls.append(attached)
         elif mapped or locked:
             # Opened from the caller's own mounts, it would be their peer.
-            self.early += [("bind", source, options.recursive, name), ("slave", name), *changed]
+            opened = ("bind", source, options.recursive, name, *follow)
+            self.early += [opened, ("slave", name), *changed]
             calls = [attached]
         elif options.link:
             link = ("bind_link", source, options.recursive, name, tuple(changed))
             self.sources.append(link)
             calls = [("attach_link", *attached[1:])]
         else:
-            self.sources.append(("open_source", source, name))
+            self.sources.append(("open_source", source, name, *follow))
             calls = [("copy_tree", name, options.recursive), *changed, attached]
         if mapped:
             self.early.append(("open_id_maps", uid_map, gid_map, f"{name}-ids"))
@@ -473,8 +486,10 @@ def attribute_calls(name: str, options: Options) -> list[Call]:
 def attach_call(name: str, path: str, options: Options, ordinary: bool = False) -> Call:
     """The call that attaches a mount, with its propagation types."""
     call: Call = ("attach", name, path)
-    if options.propagation or ordinary:
+    if options.propagation or ordinary or options.cover:
         call = (*call, tuple(options.propagation))
+    if options.cover:
+        return (*call, ordinary, False)
     return (*call, True) if ordinary else call
 
 
