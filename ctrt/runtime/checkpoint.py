@@ -4,7 +4,8 @@ criu is told which mounts and standard streams come from outside the container: 
 them, and gets them handed in again at the restore. A restore is one more plan, whose
 program is criu: in the container's new cgroup, where every process that it makes is born, and in a
 mount namespace of its own, so that what it needs mounted goes away with it. The restored first
-process is then our child, as a created one is.
+process is then our child, as a created one is. The other end of its terminal comes from criu, as
+that of a created one comes from the container.
 
 Source: criu(8), https://criu.org/External_bind_mounts, https://criu.org/Inheriting_FDs_on_restore.
 """
@@ -17,7 +18,7 @@ import stat
 from ctrt.errors import CtrtError
 from ctrt.linux import calls as k
 from ctrt.oci import fastjson
-from ctrt.runtime import executor, existing, lifecycle
+from ctrt.runtime import console, criu, executor, existing, lifecycle
 from ctrt.runtime.plan import INSIDE, Plan, Step
 from ctrt.runtime.planner.namespaces import made
 from ctrt.runtime.records import Record, write_whole
@@ -43,16 +44,16 @@ _JOINED = {"network": ("net", "extRootNetNS"), "pid": ("pid", "extRootPidNS")}
 class Wishes:
     """How to save or restore: the flags of the two verbs."""
 
-    __slots__ = ("criu", "flags", "images", "leave_running", "pre_dump", "work")
+    __slots__ = ("flags", "images", "leave_running", "pre_dump", "program", "work")
 
-    def __init__(self, criu: str, images: str, work: str) -> None:
-        self.criu = criu
+    def __init__(self, program: str, images: str, work: str) -> None:
+        self.program = program
         self.images = images
         """Where the image files are."""
         self.work = work
         """Where criu logs."""
-        self.flags: list[str] = []
-        """criu's own words for the rest."""
+        self.flags: list[criu.Option] = []
+        """criu's own options for the rest."""
         self.leave_running = False
         self.pre_dump = False
 
@@ -70,12 +71,6 @@ def checkpoint(root: str, identifier: str, wishes: Wishes) -> None:
                 f"container {identifier} is {status}: only a running one can be saved", status=1
             )
         config = record.config()
-        if config["process"].get("terminal"):
-            raise CtrtError(
-                f"container {identifier} has a terminal, which criu cannot hand over to another "
-                "process: only a container without one can be saved",
-                status=1,
-            )
         _save(record, config, wishes)
         if not (wishes.leave_running or wishes.pre_dump):
             existing.forget(record)
@@ -88,22 +83,28 @@ def _save(record: Record, config: Config, wishes: Wishes) -> None:
         os.makedirs(directory, mode=0o700, exist_ok=True)
     pid = record.pid
     streams, external = _streams(pid)
-    words = [wishes.criu, "pre-dump" if wishes.pre_dump else "dump", "--tree", str(pid)]
-    words += _common(record.state["rootfs"], wishes, "dump.log")
-    if wishes.leave_running and not wishes.pre_dump:
-        words.append("--leave-running")
     masks = _masked_files(config, f"/proc/{pid}/root")
+    options = _common(record.state["rootfs"], wishes, "dump.log")
+    if wishes.leave_running and not wishes.pre_dump:
+        options.append(("leave-running", ""))
     for destination, _ in _outside_mounts(config, masks):
-        words += ["--external", f"mnt[{destination}]:{destination}"]
+        options.append(("external", f"mnt[{destination}]:{destination}"))
     for path, kind, name in _joined(config):
-        words += ["--external", f"{kind}[{os.stat(path).st_ino}]:{name}"]
-    for name in external:
-        words += ["--external", name]
+        options.append(("external", f"{kind}[{os.stat(path).st_ino}]:{name}"))
+    options += [("external", name) for name in external]
     for name, found in ((_STREAMS, streams), (_MASKS, masks)):
         write_whole(f"{wishes.images}/{name}", fastjson.dumps(found).encode(), 0o600)
-    pid = os.posix_spawn(wishes.criu, words, os.environ, file_actions=_quiet())
-    _, status = os.waitpid(pid, 0)
-    if status:
+    worker = criu.Criu(wishes.program)
+    try:
+        os.set_inheritable(worker.theirs, True)
+        wanted = criu.PRE_DUMP if wishes.pre_dump else criu.DUMP
+        worker.ask(wanted, wishes.images, options, pid=pid)
+        child = os.posix_spawn(wishes.program, worker.words, os.environ, file_actions=_quiet())
+        done = worker.attend()
+    finally:
+        worker.close()
+    os.waitpid(child, 0)
+    if done is None:
         raise CtrtError(_reason("checkpoint", f"{wishes.work}/dump.log"), status=1)
 
 
@@ -128,31 +129,45 @@ def restore(
     from ctrt.runtime.host import Host
 
     config, data = lifecycle.load_config(options.config or f"{bundle}/config.json")
+    terminal = bool(config["process"].get("terminal"))
+    lifecycle.check_terminal(terminal, options)
     streams, masks = (_saved(wishes.images, name) for name in (_STREAMS, _MASKS))
     os.makedirs(wishes.work, mode=0o700, exist_ok=True)
     host = Host.probe()
     groups = lifecycle.plan_cgroup(root, identifier, config, host, options)
     rootfs = lifecycle.find_rootfs(bundle, config["root"]["path"])
     record = Record.make(root, identifier)
+    worker = criu.Criu(wishes.program)
     started: executor.Started | None = None
     joined: dict[str, int] = {}
+    listener = _Listener(config, lifecycle.told_to_hooks(identifier, bundle, config))
     try:
+        if terminal:
+            listener.channel = lifecycle.console_channel(options)
         for path, _, name in _joined(config):
             joined[name] = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         mounts = _outside_mounts(config, masks)
-        words = _restore_words(rootfs, mounts, wishes, streams, joined)
-        plan = _plan(rootfs, [*words, "--pidfile", record.path("restored")], groups)
+        worker.ask(
+            criu.RESTORE,
+            wishes.images,
+            _restore_options(rootfs, mounts, wishes),
+            inherited={name: number for number, name in enumerate(streams) if name} | joined,
+        )
+        plan = _plan(rootfs, worker.words, groups)
         record.begin(plan.undo())
         fds = dict(zip(("stdin", "stdout", "stderr"), stdio, strict=True))
         try:
-            criu = executor.execute(plan.wire(), fds, preserved=tuple(joined.values()))
+            child = executor.execute(plan.wire(), fds, preserved=(worker.theirs, *joined.values()))
         except executor.StartError as error:
             raise lifecycle.start_error(plan, error) from None
-        _, status = os.waitpid(criu.pid, 0)
-        os.close(criu.pidfd)
-        if status:
+        try:
+            pid = worker.attend(listener.hear)
+        finally:
+            worker.close()
+            os.waitpid(child.pid, 0)
+            os.close(child.pidfd)
+        if not pid:
             raise CtrtError(_reason("restore", f"{wishes.work}/restore.log"), status=1)
-        pid = int(record.read("restored"))
         started = executor.Started(pid, k.pidfd_open(pid), False, None)
         record.write("config.json", data)
         record.state = lifecycle.new_state(identifier, bundle, rootfs, config, pid, groups)
@@ -165,9 +180,43 @@ def restore(
         record.end()
         raise
     finally:
+        worker.close()
+        listener.close()
         for descriptor in joined.values():
             os.close(descriptor)
     return record, started
+
+
+class _Listener:
+    """What is done while criu restores: its terminal is handed out, and hooks are run.
+
+    As with runc, the hooks of a new container's namespaces run, too: they may equip a network.
+    """
+
+    def __init__(self, config: Config, about: dict[str, Any]) -> None:
+        self._config = config
+        self._about = about
+        self.channel = -1
+        """Where the terminal's master goes; further ones were those of an exec that has gone."""
+
+    def hear(self, moment: str, pid: int, master: int) -> None:
+        """Take notice of a moment. Raises CtrtError where a hook fails."""
+        if master >= 0 and self.channel >= 0:
+            channel, self.channel = self.channel, -1
+            console.send(channel, master, b"/dev/ptmx")
+        if moment == "setup-namespaces" and self._config.get("hooks"):
+            from ctrt.runtime import hooks
+
+            state = {**self._about, "status": "creating", "pid": pid}
+            try:
+                for kind in ("prestart", "createRuntime"):
+                    hooks.run(kind, hooks.of(self._config, kind), state)
+            except hooks.HookError as error:
+                raise CtrtError(f"restore: {error.strerror}", status=1) from None
+
+    def close(self) -> None:
+        if self.channel >= 0:
+            os.close(self.channel)
 
 
 def _saved(directory: str, name: str) -> list[str]:
@@ -182,24 +231,16 @@ def _saved(directory: str, name: str) -> list[str]:
         ) from None
 
 
-def _restore_words(
-    rootfs: str,
-    mounts: list[tuple[str, str]],
-    wishes: Wishes,
-    streams: list[str],
-    joined: dict[str, int],
-) -> list[str]:
-    words = [wishes.criu, "restore", "--restore-detached", "--restore-sibling"]
-    words += _common(rootfs, wishes, "restore.log")
+def _restore_options(
+    rootfs: str, mounts: list[tuple[str, str]], wishes: Wishes
+) -> list[criu.Option]:
+    options = _common(rootfs, wishes, "restore.log")
     for destination, source in mounts:
-        words += ["--external", f"mnt[{destination}]:{source}"]
-    inherited = {name: number for number, name in enumerate(streams) if name}
-    for name, number in (inherited | joined).items():
-        words += ["--inherit-fd", f"fd[{number}]:{name}"]
-    return words
+        options.append(("external", f"mnt[{destination}]:{source}"))
+    return options
 
 
-def _plan(rootfs: str, words: list[str], groups: Cgroup) -> Plan:
+def _plan(rootfs: str, words: tuple[str, ...], groups: Cgroup) -> Plan:
     """The plan that starts criu, where it makes the container's processes."""
     environment = tuple(f"{name}={value}" for name, value in os.environ.items())
     steps = [
@@ -225,7 +266,7 @@ def _plan(rootfs: str, words: list[str], groups: Cgroup) -> Plan:
                 ("stdio",),
                 ("signals",),
                 ("umask", 0o077),
-                ("exec", tuple(words), environment),
+                ("exec", words, environment),
             ],
             why="criu makes the processes anew, from their image",
             source="criu(8)",
@@ -234,11 +275,8 @@ def _plan(rootfs: str, words: list[str], groups: Cgroup) -> Plan:
     return Plan(steps)
 
 
-def _common(root: str, wishes: Wishes, log: str) -> list[str]:
-    return [
-        *("--root", root, "--images-dir", wishes.images, "--work-dir", wishes.work),
-        *("--log-file", log, "-v4", "--manage-cgroups=ignore", *wishes.flags),
-    ]
+def _common(root: str, wishes: Wishes, log: str) -> list[criu.Option]:
+    return [("root", root), ("work-dir", wishes.work), ("log-file", log), *wishes.flags]
 
 
 def _outside_mounts(config: Config, masks: list[str]) -> list[tuple[str, str]]:

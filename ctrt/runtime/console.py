@@ -133,11 +133,11 @@ def receive(descriptor: int) -> int:
     raise OSError(_ENOENT, "no terminal came from the container", "")
 
 
-def send(descriptor: int, other: int) -> None:
+def send(descriptor: int, other: int, name: bytes = b"pidfd") -> None:
     """Send a descriptor over a connected one, and close that."""
     channel = _socket.socket(fileno=descriptor)
     try:
         rights = other.to_bytes(4, "little")
-        channel.sendmsg([b"pidfd"], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, rights)])
+        channel.sendmsg([name], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, rights)])
     finally:
         channel.close()

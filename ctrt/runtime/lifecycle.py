@@ -168,7 +168,7 @@ def create(
     config, data = load_config(options.config or f"{bundle}/config.json")
     process = config.get("process") or {}
     terminal = bool(process.get("terminal"))
-    _check_terminal(terminal, options)
+    check_terminal(terminal, options)
     _keep_interpreter(config, process, options)
     _announce_descriptors(process)
     host = Host.probe()
@@ -206,13 +206,7 @@ def create(
     if on_plan:
         on_plan(plan)
     record = Record.make(root, identifier)
-    about: dict[str, Any] = {
-        "ociVersion": config["ociVersion"],
-        "id": identifier,
-        "bundle": bundle,
-    }
-    if config.get("annotations"):
-        about["annotations"] = config["annotations"]
+    about = told_to_hooks(identifier, bundle, config)
     started: Started | None = None
     opened: list[int] = []
     try:
@@ -227,7 +221,7 @@ def create(
             opened.append(fds[name])
         fds["record"] = record.lock
         if terminal:
-            fds["console"] = _console(options)
+            fds["console"] = console_channel(options)
             opened.append(fds["console"])
         started = executor.execute(
             plan.wire(),
@@ -276,6 +270,18 @@ def plan_cgroup(
     if not linux.get("cgroupsPath") and not systemd:
         config["linux"] = {**linux, "cgroupsPath": _cgroup_path(root, identifier)}
     return cgroup.plan(config, host, systemd=systemd, name=identifier)
+
+
+def told_to_hooks(identifier: str, bundle: str, config: dict[str, Any]) -> dict[str, Any]:
+    """What hooks are told of a container beside its status and pid."""
+    about: dict[str, Any] = {
+        "ociVersion": config["ociVersion"],
+        "id": identifier,
+        "bundle": bundle,
+    }
+    if config.get("annotations"):
+        about["annotations"] = config["annotations"]
+    return about
 
 
 def new_state(
@@ -344,7 +350,8 @@ def _tell_notes(plan: Plan, host: Host, more: Iterable[str] = ()) -> None:
             warn(note)
 
 
-def _check_terminal(terminal: bool, options: Options) -> None:
+def check_terminal(terminal: bool, options: Options) -> None:
+    """Refuse a terminal that nobody would have, and a socket that no terminal would come over."""
     if terminal and options.detach and not options.console_socket:
         raise CtrtError(
             "cannot allocate tty if runc will detach without setting console socket: "
@@ -447,7 +454,7 @@ def _plain_lines(options: Options) -> bool:
     return not options.console_socket and not os.isatty(1)
 
 
-def _console(options: Options) -> int:
+def console_channel(options: Options) -> int:
     """Where the terminal's master is sent to: the caller's socket, or one end of our own pair."""
     from ctrt.runtime import console
 
@@ -551,7 +558,7 @@ def enter(
 
     waiting.register()
     terminal = bool(process.get("terminal"))
-    _check_terminal(terminal, options)
+    check_terminal(terminal, options)
     config = record.config()
     _keep_interpreter(config, process, options)
     _announce_descriptors(process)
@@ -581,7 +588,7 @@ def enter(
     opened = []
     try:
         if terminal:
-            fds["console"] = _console(options)
+            fds["console"] = console_channel(options)
             opened.append(fds["console"])
         try:
             started = executor.execute(

@@ -24,6 +24,7 @@ SLEEP = ("sleep", "1000")
         "--log-format=json --log /l --root /r create -b /b --pid-file /p ID",
         "create ID --bundle /b --pid-file /p --root /r --log=/l --log-format json",
         "--root /r --debug=false --log /l --log-format json create -b/b --pid-file /p -- ID",
+        "-root /r -log=/l -log-format json create -bundle /b -pid-file=/p -no-pivot ID",
     ],
 )
 def test_flags_are_read_wherever_callers_write_them(line: str) -> None:
@@ -39,6 +40,18 @@ def test_a_command_line_in_the_container_is_its_own() -> None:
     assert words["env"] == ["A=b", "C=d"]
     assert words["tty"] is True
     assert words["root"] is None
+
+
+def test_one_dash_before_a_whole_name_is_no_row_of_letters() -> None:
+    """go-runc writes -no-subreaper, people write -force; letters in a row are still letters."""
+    assert parse("restore -no-subreaper -d ID".split()).values == {
+        "no-subreaper": True,
+        "detach": True,
+    }
+    assert parse("delete -force ID".split())["force"] is True
+    words = parse("exec -dtu 7 -cwd /tmp ID pwd -force".split())
+    assert (words["detach"], words["tty"], words["user"], words["cwd"]) == (True, True, "7", "/tmp")
+    assert words.operands == ["ID", "pwd", "-force"]
 
 
 @pytest.mark.parametrize(

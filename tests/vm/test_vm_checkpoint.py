@@ -87,6 +87,108 @@ def test_one_that_is_left_running_goes_on_twice(vm: Machine) -> None:
     box.delete()
 
 
+RECEIVER = """
+import array, os, socket, sys
+listener = socket.socket(socket.AF_UNIX)
+listener.bind(sys.argv[1])
+listener.listen()
+while True:
+    connection, _ = listener.accept()
+    _, rights, _, _ = connection.recvmsg(64, socket.CMSG_SPACE(4))
+    master = array.array("i", rights[0][2])[0]
+    if os.fork() == 0:
+        os.write(master, b"hello\\n")
+        with open(sys.argv[2], "ab", buffering=0) as said:
+            while True:
+                try:
+                    said.write(os.read(master, 4096))
+                except OSError:
+                    os._exit(0)
+    os.close(master)
+    connection.close()
+"""
+
+
+LISTEN = "n=0; while :; do n=$((n + 1)); echo $n; read -t 1 line && echo got $line; done"
+
+
+def test_a_terminal_s_other_end_comes_over_the_socket_again(vm: Machine) -> None:
+    box = counting(vm)
+    document = config("sh", "-c", LISTEN, terminal=True)
+    vm.put(f"{box.path}/config.json", json.dumps(document))
+    vm.put(f"{box.path}/receiver.py", RECEIVER)
+    vm.check(
+        f"cd {box.path} && (setsid python3 receiver.py socket said </dev/null >received 2>&1 &"
+        " echo $! >receiver) && for i in $(seq 100); do test -S socket && exit; sleep 0.1; done"
+    )
+    last = f"tr -d '\\r' <{box.path}/said | grep -x '[0-9]*' | tail -n1"
+    socket = "--console-socket socket --pid-file pid"
+    assert box.say(f"run -d {socket} ID </dev/null >out 2>&1").status == 0
+    for _ in range(2):
+        wait_until(vm, f"test $({last}) -gt 2")
+        saved(box)
+        reached = int(vm.check(last))
+        refused = box.say("restore -d --image-path image --work-path work ID")
+        assert "console socket" in refused.err
+        said = box.say(
+            f"restore -d {socket} --image-path image --work-path work ID </dev/null >out 2>&1"
+        )
+        assert said.status == 0, vm.run(f"cat {box.path}/out; tail {box.path}/work/restore.log")
+        wait_until(vm, f"test $({last}) -gt {reached + 2}")
+    assert box.say("exec ID readlink /proc/1/fd/0").out == "/dev/pts/0\n"
+    # What the receiver typed at each of the three came to the one process.
+    wait_until(vm, f"test $(grep -c 'got hello' {box.path}/said) = 3")
+    box.delete()
+    vm.check(f"kill $(cat {box.path}/receiver)")
+
+
+def test_hooks_equip_a_restored_network(vm: Machine) -> None:
+    box = counting(vm)
+    document = json.loads(vm.check(f"cat {box.path}/config.json"))
+    found = f"sed 's/.*\"pid\": *\\([0-9]*\\).*/\\1/' {box.path}/told"
+    script = f"ip netns attach {box.id} $({found})"
+    hook = {"path": "/bin/sh", "args": ["sh", "-c", f"cat > {box.path}/told; {script}"]}
+    document["hooks"] = {"createRuntime": [hook]}
+    vm.put(f"{box.path}/config.json", json.dumps(document))
+    box.start()
+    wait_until(vm, f"test $(tail -n1 {box.path}/out) -gt 2")
+    vm.check(f"ip -n {box.id} link add v0 type dummy && ip netns delete {box.id}")
+    saved(box, "--empty-ns network")
+    restored(box)
+    assert json.loads(vm.check(f"cat {box.path}/told"))["status"] == "creating"
+    # It is the new one, of which nothing is restored.
+    own = vm.check(f"readlink /proc/$(cat {box.path}/pid)/ns/net")
+    assert vm.check(f"ip netns exec {box.id} readlink /proc/self/ns/net") == own
+    assert vm.run(f"ip -n {box.id} link show v0").status != 0
+    vm.check(f"ip netns delete {box.id}")
+    assert box.say("checkpoint --empty-ns pid ID").status == 1
+    saved(box, "--empty-ns network")
+    document["hooks"]["createRuntime"] = [{"path": "/bin/false"}]
+    vm.put(f"{box.path}/config.json", json.dumps(document))
+    said = box.say("restore -d --image-path image --work-path work ID </dev/null >out2 2>&1")
+    assert said.status == 1
+    assert "error running createRuntime hook #0" in vm.check(f"cat {box.path}/out2")
+    assert box.id not in box.say("list -q").out
+
+
+def test_only_the_memory_is_saved_first(vm: Machine) -> None:
+    box = counting(vm)
+    box.start()
+    wait_until(vm, f"test $(tail -n1 {box.path}/out) -gt 1")
+    said = box.say("checkpoint --pre-dump --image-path before --work-path work ID")
+    assert said.status == 0, (said, vm.run(f"tail -30 {box.path}/work/dump.log"))
+    assert box.state()["status"] == "running"
+    for parent in (f"{box.path}/before", "../nowhere"):
+        refused = box.say(f"checkpoint --image-path image --parent-path {parent} ID")
+        assert (refused.status, "--parent-path" in refused.err) == (1, True)
+    saved(box, "--parent-path ../before --manage-cgroups-mode soft")
+    assert vm.check(f"readlink {box.path}/image/parent") == "../before\n"
+    restored(box)
+    reached = count(box)
+    wait_until(vm, f"test $(tail -n1 {box.path}/out) -gt {reached}")
+    box.delete()
+
+
 def test_what_cannot_be_saved_or_restored_is_told_in_a_sentence(vm: Machine) -> None:
     box = counting(vm)
     assert "only a running one can be saved" in counting_created(vm)

@@ -77,7 +77,7 @@ def restore(
     record.release()
     if made.detach:
         return 0
-    status = attend(process, awake)
+    status = attend(process, awake, receive(made))
     existing.delete(root, identifier, force=True)
     return status
 

@@ -274,18 +274,24 @@ def _wishes(words: Words) -> Wishes:
         *("tcp-skip-in-flight", "link-remap"),
     ):
         if words[name]:
-            made.flags.append(f"--{name.removeprefix('tcp-') if 'skip' in name else name}")
-    for name in ("lsm-profile", "lsm-mount-context"):
-        if words[name]:
-            made.flags += [f"--{name}", words[name]]
+            # criu itself calls that one by its end.
+            made.flags.append((name.removeprefix("tcp-") if "skip" in name else name, ""))
+    made.flags += [(n, words[n]) for n in ("lsm-profile", "lsm-mount-context") if words[n]]
     if words["lazy-pages"]:
-        made.flags.append("--lazy-pages")
+        made.flags.append(("lazy-pages", ""))
+    for name in words["empty-ns"] or ():
+        if name != "network":
+            raise CtrtError(
+                f"--empty-ns: {name!r} cannot be made empty, only network can", status=1
+            )
+        made.flags.append(("empty-ns", "net"))
     mode = words["manage-cgroups-mode"]
-    if mode not in (None, "ignore"):
-        # The restored processes are born in the cgroup that the configuration says.
+    # The restored processes are born in the cgroup that the configuration says, and soft means:
+    # only what criu itself has made.
+    if mode not in (None, "ignore", "soft"):
         raise CtrtError(
             f"--manage-cgroups-mode: {mode!r} is not offered: cgroups are made here, so it is "
-            "always ignore",
+            "always ignore, or soft",
             status=1,
         )
     return made
@@ -300,20 +306,35 @@ def checkpoint(words: Words) -> int:
     made = _wishes(words)
     made.leave_running, made.pre_dump = bool(words["leave-running"]), bool(words["pre-dump"])
     if words["parent-path"]:
-        made.flags += ["--prev-images-dir", words["parent-path"]]
+        made.flags.append(("prev-images-dir", _parent(made.images, words["parent-path"])))
     if made.pre_dump or words["parent-path"]:
-        made.flags.append("--track-mem")
+        made.flags.append(("track-mem", ""))
     if words["page-server"]:
         address, colon, port = words["page-server"].rpartition(":")
         if not colon or not port.isdecimal():
             raise CtrtError(
                 f"--page-server: {words['page-server']!r} is not ADDRESS:PORT", status=1
             )
-        made.flags += ["--page-server", "--address", address, "--port", port]
+        made.flags += [("page-server", ""), ("address", address), ("port", port)]
     if words["status-fd"] is not None:
-        made.flags += ["--status-fd", str(words["status-fd"])]
+        made.flags.append(("status-fd", str(words["status-fd"])))
     saving.checkpoint(root_of(words), identifier, made)
     return 0
+
+
+def _parent(images: str, path: str) -> str:
+    """Where an earlier image is, as the new one will name it."""
+    if os.path.isabs(path):
+        raise CtrtError(
+            f"--parent-path: {path!r} is absolute, and must be relative to --image-path: "
+            "the images are to be found again wherever both are moved",
+            status=1,
+        )
+    # It is a link in the image's directory, which is made now at the latest.
+    os.makedirs(images, mode=0o700, exist_ok=True)
+    if not os.path.isdir(f"{images}/{path}"):
+        raise CtrtError(f"--parent-path: {images}/{path} is no directory", status=1)
+    return path
 
 
 def restore(words: Words) -> int:

@@ -1,7 +1,8 @@
 """The words of the command: flags of every verb as tables, and the parser that reads them.
 
 A parser of our own, because importing argparse costs as much as the interpreter itself. Flags are
-taken as `--flag VALUE`, `--flag=VALUE`, `-f VALUE`, `-fVALUE`; global ones also after the verb.
+taken as `--flag VALUE`, `--flag=VALUE`, `-f VALUE`, `-fVALUE`; global ones also after the verb. As
+with runc, one dash does before a whole name, too: callers write `-no-subreaper` and `-force`.
 """
 
 from __future__ import annotations
@@ -92,8 +93,9 @@ _CRIU = {
     "ext-unix-sk": (FLAG, "", "with external Unix sockets"),
     "shell-job": (FLAG, "", "with a shell's job control"),
     "file-locks": (FLAG, "", "with file locks"),
-    "manage-cgroups-mode": (TEXT, "MODE", "soft, full, strict or ignore"),
+    "manage-cgroups-mode": (TEXT, "MODE", "ignore or soft"),
     "lsm-profile": (TEXT, "PROFILE", "another AppArmor or SELinux profile"),
+    "empty-ns": (MANY, "network", "its devices and addresses are left to hooks"),
 }
 
 # verb: (operands, what it does, its flags)
@@ -149,6 +151,7 @@ VERBS: dict[str, tuple[str, str, dict[str, tuple[str, str, str]]]] = {
     "restore": ("ID", "make a container from saved processes with criu", {
         **_CRIU,
         **_START,
+        "no-subreaper": (FLAG, "", "without effect: nothing here is a subreaper"),
         "detach": (FLAG, "", "end when the processes run"),
         "lsm-mount-context": (TEXT, "CONTEXT", "another SELinux context of mounts"),
         "no-pivot": (FLAG, "", "change the root without pivot_root(2)"),
@@ -205,11 +208,13 @@ def parse(arguments: list[str]) -> Words:
         if word == "--" and words.verb:
             words.operands += rest
             break
-        if word.startswith("--") and len(word) > 2:
-            name, equals, value = word[2:].partition("=")
-            _take(words, table, name, value if equals else None, rest, word)
-        elif word.startswith("-") and len(word) > 1:
-            _short(words, table, word, rest)
+        if word.startswith("-") and len(word) > 1:
+            whole = word.startswith("--") and len(word) > 2
+            name, equals, value = word[2 if whole else 1 :].partition("=")
+            if whole or (len(name) > 1 and name in table):
+                _take(words, table, name, value if equals else None, rest, word)
+            else:
+                _short(words, table, word, rest)
         elif not words.verb:
             if word not in VERBS:
                 raise CtrtError(
