@@ -430,6 +430,52 @@ def test_in_a_user_namespace_sources_lie_in_earlier_mounts(
     assert say(runtime, "stat -c %u:%g /dev/shm/file", change).strip() == owner
 
 
+@pytest.mark.parametrize(
+    ("option", "expected"),
+    [
+        ("idmap=uids=0-524288-10;gids=0-524289-10", "5:7"),
+        ("ridmap=uids=0-524288-3#5-524300-1;gids=0-524288-10", "12:6"),
+        ("idmap=uids=@5-100-1;gids=@0-200-10", "100:206"),
+    ],
+)
+def test_id_maps_may_be_in_the_option(
+    runtime: Runtime, source: Path, option: str, expected: str
+) -> None:
+    """As podman has it: ids on disk, ids of the host or with @ of the container, how many."""
+    os.chown(source / "file", 5, 6)
+    ids = [{"containerID": 0, "hostID": 524288, "size": 65536}]
+
+    def change(config: dict[str, Any]) -> None:
+        config["linux"]["namespaces"].append({"type": "user"})
+        config["linux"]["uidMappings"] = config["linux"]["gidMappings"] = ids
+        entry = {"destination": "/tmp", "type": "bind", "source": str(source)}
+        config["mounts"].append({**entry, "options": ["bind", option]})
+
+    assert say(runtime, "stat -c %u:%g /tmp/file", change).split() == [expected]
+
+
+@pytest.mark.parametrize(
+    ("value", "told"),
+    [
+        ("uids=0-1-10", "needs both uids and gids"),
+        ("users=0-1-10;gids=0-1-10", "is not of the form uids=FILE-HOST-COUNT"),
+        ("uids=0-1;gids=0-1-10", "'0-1' is not of the form FILE-HOST-COUNT"),
+        ("uids=@0-70000-1;gids=0-1-10", "the container's user namespace has no id 70000"),
+    ],
+)
+def test_id_maps_in_the_option_are_checked(
+    runtime: Runtime, source: Path, value: str, told: str
+) -> None:
+    def change(config: dict[str, Any]) -> None:
+        entry = {"destination": "/tmp", "type": "bind", "source": str(source)}
+        config["mounts"].append({**entry, "options": ["bind", f"idmap={value}"]})
+
+    runtime.config("true", change=change)
+    done = runtime.call("run", NAME, check=False)
+    assert (done.returncode, told in done.stderr) == (1, True)
+    assert "mounts[6].options: idmap" in done.stderr
+
+
 # --- the root -------------------------------------------------------------------------------------
 
 

@@ -142,6 +142,7 @@ class Options:
         "cover",
         "data",
         "idmap",
+        "inline",
         "link",
         "propagation",
         "rec_clr",
@@ -163,6 +164,8 @@ class Options:
         self.cover = False
         """A symbolic link in the place is covered, not followed."""
         self.idmap = ""
+        self.inline = ""
+        """The maps of `idmap` in the option itself."""
         for option in options:
             if option in _ATTRIBUTES:
                 add, remove = _ATTRIBUTES[option]
@@ -185,8 +188,8 @@ class Options:
                 self.source_link = True
             elif option == "dest-nofollow":
                 self.cover = True
-            elif option in ("idmap", "ridmap"):
-                self.idmap = option
+            elif option.partition("=")[0] in ("idmap", "ridmap"):
+                self.idmap, _, self.inline = option.partition("=")
             else:
                 key, _, value = option.partition("=")
                 self.data.append((key, value))
@@ -195,7 +198,10 @@ class Options:
 class Mounts:
     """The steps of all mounts: those that open sources, and those that attach them in order."""
 
-    __slots__ = ("_as_caller", "_bundle", "_root", "after", "attach", "early", "notes", "sources")
+    __slots__ = (
+        *("_as_caller", "_bundle", "_maps", "_root"),
+        *("after", "attach", "early", "notes", "sources"),
+    )
 
     def __init__(
         self, config: Config, spaces: Spaces, host: Host, bundle: str, root: str = ""
@@ -211,7 +217,12 @@ class Mounts:
         self.notes: list[str] = []
         self.after: list[Call] = []
         """Calls that make mounts read-only when all others have their places."""
-        label = (config.get("linux") or {}).get("mountLabel")
+        linux = config.get("linux") or {}
+        self._maps = {
+            "uids": extents(linux.get("uidMappings"), "linux.uidMappings"),
+            "gids": extents(linux.get("gidMappings"), "linux.gidMappings"),
+        }
+        label = linux.get("mountLabel")
         for index, entry in enumerate(config.get("mounts") or ()):
             self._add(entry, index, spaces, host, label)
 
@@ -270,6 +281,11 @@ class Mounts:
         attached = attach_call(name, destination, options)
         uid_map = extents(entry.get("uidMappings"), f"{place}.uidMappings")
         gid_map = extents(entry.get("gidMappings"), f"{place}.gidMappings")
+        if options.inline and not (uid_map or gid_map):
+            from ctrt.runtime.planner import inline_maps
+
+            told = f"{place}.options: {options.idmap}"
+            uid_map, gid_map = inline_maps.parse(options.inline, told, self._maps)
         mapped = bool(options.idmap or uid_map or gid_map)
         # In the mount namespace of a user namespace the kernel keeps what access times are kept.
         locked = self._as_caller and (options.attr_set | options.rec_set) & _ATIME
