@@ -104,13 +104,18 @@ def test_spec_writes_a_configuration_that_runs(both: Runtime, options: list[str]
     path = both.bundle / "config.json"
     config = json.loads(path.read_text())
     config["process"]["terminal"] = False
-    config["process"]["args"] = ["hostname"]
+    config["process"]["args"] = ["sh", "-c", "hostname; cat /proc/self/mounts"]
     config["root"]["path"] = str(both.rootfs)
     again = both.call("spec", check=False)
     assert (again.returncode, "exists" in again.stderr) == (1, True)
     path.write_text(json.dumps(config))
     both.quiet("run", "one")
-    assert both.stdout == "ctrt\n"
+    name, *lines = both.stdout.splitlines()
+    assert name == "ctrt"
+    seen = {line.split()[1]: line.split()[3] for line in lines}  # those in sight are last
+    cgroups = [path for path in seen if path.startswith("/sys/fs/cgroup")]
+    assert cgroups
+    assert [path for path in cgroups if not seen[path].startswith("ro,")] == []
 
 
 def test_version_and_help(runtime: Runtime) -> None:

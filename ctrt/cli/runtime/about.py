@@ -121,14 +121,15 @@ def example(*, rootless: bool) -> dict[str, Any]:
         mounts.append(
             {"destination": "/sys", "type": "sysfs", "source": "sysfs", "options": [*_NO, "ro"]}
         )
-        mounts.append(
-            {
-                "destination": "/sys/fs/cgroup",
-                "type": "cgroup",
-                "source": "cgroup",
-                "options": [*_NO, "relatime", "ro"],
-            }
-        )
+    # The host's that come with /sys would be writable: its "ro" is for /sys itself.
+    mounts.append(
+        {
+            "destination": "/sys/fs/cgroup",
+            "type": "cgroup",
+            "source": "cgroup",
+            "options": [*_NO, "relatime", "ro"],
+        }
+    )
     kinds = ["pid", "ipc", "uts", "mount"]
     # With cgroup v1 what looks for a container's cgroup from inside finds its path, as with runc.
     kinds += ["cgroup"] if os.path.exists("/sys/fs/cgroup/cgroup.controllers") else []
