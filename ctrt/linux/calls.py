@@ -409,6 +409,7 @@ _seccomp = _syscall("seccomp", C_UINT, C_UINT, C_POINTER)
 _ptrace = _syscall("ptrace", C_LONG, C_LONG, C_LONG, C_LONG)
 _rt_sigaction = _syscall("rt_sigaction", C_LONG, C_TEXT, C_LONG, C_LONG)
 _keyctl = _syscall("keyctl", C_INT, C_TEXT)
+_key_setperm = _syscall("keyctl", C_INT, C_INT, C_UINT)
 _capget = _syscall("capget", C_POINTER, C_POINTER)
 _capset = _syscall("capset", C_POINTER, C_POINTER)
 
@@ -444,9 +445,16 @@ def seccomp_filter(program: bytes, flags: int = 0) -> int:
 
 
 def join_session_keyring(name: str) -> int:
-    """Join (or make) the session keyring of that name, or a new one for "": keyctl(2)."""
-    KEYCTL_JOIN_SESSION_KEYRING = 1  # noqa: N806
-    return _keyctl(KEYCTL_JOIN_SESSION_KEYRING, _path(name) or None)
+    """Join (or make) the session keyring of that name, or a new one for "": keyctl(2).
+
+    One with a name may be searched by its user, too, without which nobody else joins it.
+    """
+    KEYCTL_JOIN_SESSION_KEYRING, KEYCTL_SETPERM = 1, 5  # noqa: N806
+    serial = _keyctl(KEYCTL_JOIN_SESSION_KEYRING, _path(name) or None)
+    if name:
+        # All for who possesses it; view, read, search and link for the user: keyrings(7).
+        _key_setperm(KEYCTL_SETPERM, serial, 0x3F1B0000)
+    return serial
 
 
 def ptrace(request: int, pid: int = 0) -> None:

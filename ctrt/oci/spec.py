@@ -499,10 +499,20 @@ _PROCESS_FIELDS: dict[str, Check] = {
     "execCPUAffinity": _object({"initial": _cpu_list, "final": _cpu_list}),
 }
 _PROCESS = _object(_PROCESS_FIELDS, ("args", "cwd"))
+
+
+def _hook_arguments(value: Any) -> None:
+    _strings(value)
+    if value and not value[0]:
+        raise _Bad("is empty: it names the program", 0)
+
+
+_known(_hook_arguments, "a list of strings")
+
 _HOOK = _object(
     {
         "path": _absolute,
-        "args": _strings,
+        "args": _hook_arguments,
         "env": _environment,
         "timeout": _integer(1, 2**63 - 1, "a number of seconds greater than 0"),
     },
@@ -759,7 +769,9 @@ _LINUX = _object(
                 ),
             }
         ),
-        "personality": _object({"domain": _one_of(("LINUX", "LINUX32")), "flags": _strings}),
+        "personality": _object(
+            {"domain": _one_of(("LINUX", "LINUX32")), "flags": _strings}, ("domain",)
+        ),
     }
 )
 _CONFIG = _object(

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     Wire = tuple[tuple[str, str, tuple[Call, ...]], ...]
 
 _SIGKILL = 9
+_LONGEST_WORDS = 8192
 _INTO_CONTAINERS = frozenset(("pivot", "move_root", "open_process"))
 # What the child says on its pipe, beside OWN: your turn; I failed.
 _TURN, FAILED = b"t", b"f"
@@ -274,6 +275,9 @@ def _inside(context: Context, plan: Wire, first: int) -> None:
         failure = (index, number, error.errno or 0, _words(error))
     except BaseException as error:
         failure = (index, number, 0, f"{type(error).__name__}: {error}")
+    if len(failure[3]) > _LONGEST_WORDS:  # it must go through a pipe in one piece
+        half = _LONGEST_WORDS // 2
+        failure = (*failure[:3], f"{failure[3][:half]}...{failure[3][-half:]}")
     try:
         os.write(context.back[1], FAILED + marshal.dumps(failure))
     finally:

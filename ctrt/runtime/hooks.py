@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 _SIGKILL = 9
 _LARGEST_WORDS = 4096
+_LONG = 3600
+"""Seconds that poll(2) is asked to wait at most: it counts milliseconds in 31 bits."""
 _OFTEN = 0.02
 """Seconds between two looks at a hook whose end nobody tells."""
 OUTSIDE = ("prestart", "createRuntime", "poststart", "poststop")
@@ -152,7 +154,7 @@ def _attend(
             left = None if deadline is None else max(0, deadline - time.monotonic())
             if pidfd < 0:
                 left = _OFTEN if left is None else min(left, _OFTEN)
-            ready = dict(poll.poll(None if left is None else left * 1000))
+            ready = dict(poll.poll(None if left is None else min(left, _LONG) * 1000))
             if deadline is not None and time.monotonic() >= deadline and not ready:
                 os.kill(pid, _SIGKILL)  # nobody has waited for it, so the number is its own
                 deadline, late = None, True

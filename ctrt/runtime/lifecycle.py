@@ -200,7 +200,7 @@ def create(
         terminal=terminal,
         plain_lines=_plain_lines(options),
         pivot=not options.no_pivot,
-        keyring=not options.no_new_keyring,
+        keyring=None if options.no_new_keyring else _keyring(identifier),
     )
     options.plan = plan
     if on_plan:
@@ -230,6 +230,7 @@ def create(
             preserved=options.preserve_fds,
         )
         record.state = new_state(identifier, bundle, rootfs, config, started.pid, groups)
+        record.state["callers_keyring"] = options.no_new_keyring
         record.write("config.json", data)
         if options.pid_file:
             write_pid(options.pid_file, started.pid)
@@ -441,6 +442,11 @@ def _cgroup_path(root: str, identifier: str) -> str:
     return f"/ctrt/{number:08x}-{identifier}.scope"
 
 
+def _keyring(identifier: str) -> str:
+    """The name of the session keyring that a container's processes share, as with runc."""
+    return f"_ses.{identifier}"
+
+
 def _plain_lines(options: Options) -> bool:
     """Whether what comes from a terminal of ours goes to a file or a pipe, as the program wrote it.
 
@@ -575,7 +581,7 @@ def enter(
         seccomp=seccomp_filter(config),
         terminal=terminal,
         plain_lines=_plain_lines(options),
-        keyring=not options.no_new_keyring,
+        keyring=None if record.state.get("callers_keyring") else _keyring(record.id),
     )
     if on_plan:
         on_plan(plan)

@@ -73,6 +73,17 @@ def test_a_hook_has_as_long_as_it_is_given(runtime: Runtime, kind: str) -> None:
         until(lambda: not alive(int(note.read_text())), "the hook to be killed")
 
 
+def test_a_hook_may_have_a_very_long_time(runtime: Runtime) -> None:
+    """Longer than poll(2) can wait at once."""
+
+    def change(config: dict[str, Any]) -> None:
+        hook = {"path": "/bin/true", "timeout": 2**63 - 1}
+        config["hooks"] = {kind: [{**hook}] for kind in ("createRuntime", "poststop")}
+
+    runtime.config("echo", "done", change=change)
+    assert runtime.call("run", NAME).stdout == "done\n"
+
+
 def test_hooks_of_a_kind_run_in_their_order(runtime: Runtime) -> None:
     note = runtime.home / "order"
 

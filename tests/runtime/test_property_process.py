@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from bundles import Runtime
+from bundles import Runtime, until
 from property_tools import answers, compiled_probe, give_probe, refusal, seen, status_of
 
 NAME = f"property-process-{os.getpid()}"
@@ -321,3 +321,27 @@ def test_the_keyring_of_a_container_is_in_the_kernel_s_list(runtime: Runtime, pr
     own = next(line for line in lines if int(line[0], 16) == serial)
     assert own[7] == "keyring"
     runtime.call("delete", "--force", NAME)
+
+
+@pytest.mark.skipif(os.uname().machine != "x86_64", reason="keyctl(2) has another number")
+def test_processes_of_a_container_share_its_session_keyring(both: Runtime, probe: Path) -> None:
+    """As with runc: what one puts there the others find; another container has its own."""
+    script = "/tmp/probe; exec sleep 1000"
+    names = (NAME, f"{NAME}-other")
+    told = {}
+    for name in names:
+        both.config("sh", "-c", script, change=lambda config: give_probe(config, probe))
+        both.quiet("run", "--detach", name)
+        until(lambda: "seccomp" in both.stdout, "what the program is told")
+        told[name] = answers(both.stdout)["keyring"]
+        assert told[name][1].endswith(f";_ses.{name}")
+    assert told[names[0]][0] != told[names[1]][0]
+    _, entered = _in_keyring(both, "exec", NAME, "/tmp/probe")
+    assert entered["keyring"] == told[NAME]
+    if both.user is None:
+        _, entered = _in_keyring(both, "exec", "--user", "1000:1000", NAME, "/tmp/probe")
+        assert entered["keyring"] == told[NAME]
+    both.config("sleep", "1000", change=lambda config: give_probe(config, probe))
+    both.quiet("run", "--detach", "--no-new-keyring", f"{NAME}-callers")
+    caller, entered = _in_keyring(both, "exec", f"{NAME}-callers", "/tmp/probe")
+    assert int(entered["keyring"][0]) == caller

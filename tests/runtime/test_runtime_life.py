@@ -384,3 +384,21 @@ def test_the_log_has_what_went_wrong(runtime: Runtime) -> None:
     log.unlink()
     runtime.call("--log", str(log), "start", "none", check=False)
     assert 'level=error msg="container does not exist: none"' in log.read_text()
+
+
+@pytest.mark.parametrize("length", [300, 5000, 70_000, 120_000])
+def test_a_program_of_a_very_long_name_is_told_of(both: Runtime, length: int) -> None:
+    """What is wrong inside comes out whole, and the sentence stays one that can be read."""
+    both.config("x" * length)
+    done = both.call("run", "long", check=False)
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert "unable to start container process: exec" in line
+    assert "executable file not found in $PATH" in line or "name too long" in line
+    assert len(line) < 2500
+    assert not both.root.exists() or os.listdir(both.root) == []
+    both.config("sleep", "1000")
+    both.quiet("run", "--detach", "one")
+    done = both.call("exec", "one", "y" * length, check=False)
+    assert done.returncode == 255
+    assert "executable file not found in $PATH" in done.stderr or "name too long" in done.stderr

@@ -17,7 +17,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ctrt.errors import CtrtError
+from ctrt.linux import cgroups
 from ctrt.oci import spec
+from ctrt.runtime import cgroup, hooks, planner
+from ctrt.runtime.host import Host
+from ctrt.runtime.plan import describe
 
 DATA = Path(__file__).parent / "data" / "specs"
 SCHEMA = Path("/usr/share/gocode/src/github.com/opencontainers/runtime-spec/schema")
@@ -343,6 +347,8 @@ BAD = [
     ("linux.seccomp.listenerPath", ..., "is set, but listenerPath is not"),
     ("linux.seccomp.listenerPath", "", "is set, but listenerPath is not"),
     ("linux.seccomp.listenerPath", "run/agent", "not an absolute path"),
+    ("linux.personality", {"flags": []}, ("linux.personality.domain", "is missing")),
+    ("hooks.prestart[0].args", ["", "x"], ("hooks.prestart[0].args[0]", "names the program")),
     ("linux.resources.cpu.cpus", "1-" + "9" * 5000, "not a list of numbers and ranges"),
     ("process.execCPUAffinity.final", "9" * 5000, "not a list of numbers and ranges"),
     ("linux.seccomp.syscalls[0].names", [], "is empty"),
@@ -523,6 +529,54 @@ def test_mutated_documents_never_crash_and_agree_with_the_schema(schema_refuses,
         assert "\n" not in words
         return
     assert [place for place in schema_refuses(config) if not NEWER.search(place)] == []
+
+
+EDGES = [
+    *(None, True, 0, 1, -1, 2**31, 2**32, 2**63 - 1, -(2**63), 2**64 - 1, 2**64, 1.5, -0.0),
+    *("", " ", "/", ".", "..", "../../..", "a\nb", "%s%n", "x" * 5000, "\N{SNOWMAN}"),
+    *([], {}, [[]], [{}], [""], [None], {"": None}, {"a": {"b": [1]}}),
+]
+
+
+def test_what_the_check_takes_is_planned_or_refused(tmp_path):
+    """One property after the other is changed to what may be at the edge of what is allowed."""
+    host = Host(
+        uid=0, gid=0, privileged=True, modules=("apparmor", "selinux"), cgroup_v1=(),
+        uid_ranges=((524288, 65536),), gid_ranges=((524288, 65536),),
+    )  # fmt: skip
+    controllers = (
+        "blkio cpu cpuset devices freezer hugetlb memory net_cls net_prio pids rdma".split()
+    )
+    layout = cgroups.Layout(None, dict.fromkeys(controllers, str(tmp_path)), {})
+    base = copy.deepcopy(FULL)
+    for name in ("intelRdt", "memoryPolicy"):
+        del base["linux"][name]
+    del base["linux"]["resources"]["unified"]
+    taken, refusals = 0, set()
+    for path in _places(base):
+        for edge in EDGES if path else ():
+            config = copy.deepcopy(base)
+            at = config
+            for key in path[:-1]:
+                at = at[key]
+            at[path[-1]] = copy.deepcopy(edge)
+            try:
+                loaded = load(config)
+                terminal = bool(loaded.get("process", {}).get("terminal"))
+                group = cgroup.plan(loaded, host, layout=layout, name="box")
+                plan = planner.container(
+                    loaded, host, planner.Directory("/b/rootfs"), subject="box", wait=True,
+                    bundle="/b", cgroup=group, terminal=terminal,
+                )  # fmt: skip
+                for step in plan.steps:
+                    assert all(describe(call) for call in step.calls)
+                for kind in ("prestart", "poststop"):
+                    assert all(hook[1][0] for hook in hooks.of(loaded, kind))
+                taken += 1
+            except CtrtError as error:
+                refusals.add(str(error))
+    assert taken > 500
+    assert len(refusals) > 800
 
 
 @given(data=st.binary(max_size=64))

@@ -111,13 +111,18 @@ def own_stdio(context: Context, uid: int) -> None:
 
 
 def keyring(context: Context, name: str) -> None:
-    """Join a session keyring, so that the caller's keys stay the caller's: keyrings(7)."""
-    try:
-        k.join_session_keyring(name)
-    except k.KernelError as error:
-        # Kernels without keys, callers whose filter refuses the call, and a full quota.
-        if error.errno not in (_ENOSYS, 1, _EACCES, _EDQUOT):
-            raise
+    """Join a session keyring, so that the caller's keys stay the caller's: keyrings(7).
+
+    The processes of a container share one by its name; who may not join it has one alone.
+    """
+    for wanted in (name, "") if name else ("",):
+        try:
+            k.join_session_keyring(wanted)
+            return
+        except k.KernelError as error:
+            # Kernels without keys, callers whose filter refuses the call, and a full quota.
+            if not wanted and error.errno not in (_ENOSYS, 1, _EACCES, _EDQUOT):
+                raise
 
 
 def umask(context: Context, mask: int) -> None:

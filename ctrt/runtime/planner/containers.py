@@ -39,7 +39,7 @@ def container(
     terminal: bool = False,
     plain_lines: bool = False,
     pivot: bool = True,
-    keyring: bool = True,
+    keyring: str | None = "",
 ) -> Plan:
     """The plan of a container's start.
 
@@ -48,8 +48,8 @@ def container(
     compiled filter of its profile, `subject` what the root file system is called in errors. With
     `wait` the process waits for its start (an OCI create). `cgroup` are the steps for its cgroup,
     `terminal` gives it a terminal of its own, which leaves line ends as they are with
-    `plain_lines`. Without `pivot` the root is moved instead of pivoted, and without `keyring` the
-    caller's session keyring stays.
+    `plain_lines`. Without `pivot` the root is moved instead of pivoted, and where
+    `keyring` is None the caller's session keyring stays; else it is the name of another.
     With `trace` the program stops at its first instruction, to be looked at. Raises CtrtError
     for what cannot be planned, naming the place in the configuration.
     """

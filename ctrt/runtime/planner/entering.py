@@ -77,7 +77,7 @@ def enter(
     wait: bool = False,
     terminal: bool = False,
     plain_lines: bool = False,
-    keyring: bool = True,
+    keyring: str | None = "",
     trace: bool = False,
     die: bool = False,
     kinds: tuple[str, ...] = (),

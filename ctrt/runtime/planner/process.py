@@ -250,7 +250,7 @@ def identity(
     *,
     in_userns: bool,
     seccomp: bytes | None,
-    keyring: bool,
+    keyring: str | None,
     label: list[Step],
     keep_groups: bool = False,
     status: str = "creating",
@@ -273,12 +273,12 @@ def identity(
         groups = None
     masks = _masks(process, notes)
     steps = []
-    if keyring:
+    if keyring is not None:
         steps.append(
             Step(
                 "keyring",
                 INSIDE,
-                [("keyring", "")],
+                [("keyring", keyring)],
                 why="the caller's session keys are not the container's to use",
                 source="session-keyring(7)",
             )
