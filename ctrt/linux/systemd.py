@@ -27,6 +27,10 @@ class SystemdError(OSError):
         super().__init__(5, words)
 
 
+class NoSystemdError(SystemdError):
+    """There is no way to systemd: what it could have made is not there."""
+
+
 def slice_path(name: str) -> str:
     """The path of a slice below the root: "a-b.slice" is /a.slice/a-b.slice. Raises ValueError."""
     stem = name.removesuffix(".slice")
@@ -110,7 +114,7 @@ class _Manager:
             import jeepney
             from jeepney.io.blocking import DBusConnection
         except ImportError:
-            raise SystemdError(
+            raise NoSystemdError(
                 "--systemd-cgroup needs the Python package jeepney; install it, or leave the option"
             ) from None
         self.jeepney = jeepney
@@ -120,7 +124,7 @@ class _Manager:
         except (OSError, jeepney.DBusErrorResponse) as error:
             whose = "the user's" if user else "the system's"
             words = getattr(error, "strerror", None) or error
-            raise SystemdError(
+            raise NoSystemdError(
                 f"{whose} D-Bus at {path} does not answer ({words}); is systemd running here?"
             ) from None
         self.address = jeepney.DBusAddress(

@@ -162,9 +162,13 @@ def _scope(
 
 
 def _stop_scope(context: Context, unit: str, user: bool) -> None:
+    """Stop a scope. Where there is no way to systemd, it ends with its last process, if it is."""
     from ctrt.linux import systemd
 
-    systemd.stop(unit, user=user)
+    try:
+        systemd.stop(unit, user=user)
+    except systemd.NoSystemdError:
+        pass
 
 
 def _take(context: Context, directory: str, top: str, mark: str) -> None:

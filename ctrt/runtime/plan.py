@@ -242,6 +242,8 @@ def describe(call: Call) -> str:
         return "setns(PID, CLONE_NEWNS); " + "; ".join(
             describe(("open_source", *source)) for source in a[0]
         )
+    if name == "cgroup_scope":
+        return f"StartTransientUnit({_quoted(a[0])})"
     if name == "bind_cgroup":
         names = ",".join(value or key for key, value in a[1])
         return f"open_tree({_quoted(f'our cgroup of {names or a[0]}')}, OPEN_TREE_CLONE) -> {a[3]}"

@@ -146,7 +146,8 @@ class Record:
     def all(cls, root: str, broken: Callable[[str], object] | None = None) -> list[Record]:
         """The containers below a root, by id; what a crash left is undone.
 
-        `broken` is told the sentence about each whose state.json cannot be read.
+        `broken` is told the sentence about each whose state.json cannot be read, and about what
+        cannot be undone.
         """
         found = []
         try:
@@ -161,6 +162,10 @@ class Record:
                     broken(str(error))
             except (CtrtError, NotADirectoryError):
                 pass
+            except OSError as error:
+                if broken:
+                    words = f"{error.strerror}: {error.filename}" if error.filename else error
+                    broken(f"what is left of container {name} cannot be taken back: {words}")
         return found
 
     def _exists(self) -> bool:

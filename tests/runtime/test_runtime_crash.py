@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import glob
+import marshal
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -251,3 +253,30 @@ def test_processes_are_known_by_their_mounts_where_nothing_else_tells(
     rootless.call(*words)
     until(lambda: not any(alive(pid) for pid in pids), "all processes to end")
     rootless.call("delete", "--force", "one")
+
+
+def test_a_scope_that_systemd_could_not_make_leaves_nothing(runtime: Runtime) -> None:
+    """Where systemd is not running, there is none to ask to take it back either."""
+    runtime.environment["DBUS_SYSTEM_BUS_ADDRESS"] = f"unix:path={runtime.home}/no-bus"
+    path = f"system.slice:ctrt:crash-{os.getpid()}"
+    runtime.config(*SLEEP, change=lambda config: config["linux"].update(cgroupsPath=path))
+    for verb in ("create", "run"):
+        assert runtime.quiet("--systemd-cgroup", verb, "one", check=False) == 1
+        (line,) = runtime.stderr.splitlines()
+        assert f'StartTransientUnit("ctrt-crash-{os.getpid()}.scope")' in line
+        assert "jeepney" in line or "is systemd running here?" in line
+        assert os.listdir(runtime.root) == []
+        assert runtime.call("list", "-q").stdout == ""
+
+
+def test_what_cannot_be_taken_back_does_not_hide_the_others(runtime: Runtime) -> None:
+    runtime.config(*SLEEP)
+    runtime.quiet("create", "whole")
+    left = runtime.root / "left"
+    (left / "notify" / "deeper").mkdir(parents=True)
+    (left / "journal").write_bytes(marshal.dumps((), 2))
+    log = runtime.home / "log"
+    assert runtime.call("--log", str(log), "list", "-q").stdout == "whole\n"
+    assert "what is left of container left cannot be taken back: " in log.read_text()
+    shutil.rmtree(left)
+    runtime.call("delete", "--force", "whole")
