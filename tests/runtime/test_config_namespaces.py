@@ -255,3 +255,18 @@ def test_a_network_device_comes_with_its_addresses(runtime: Runtime) -> None:
         assert f"the network device '{name}' of the host: No such device" in done.stderr
     finally:
         subprocess.run(["ip", "link", "del", peer], capture_output=True, check=False)
+
+
+def test_a_new_network_has_its_loopback_up_and_one_that_is_joined_stays_as_it_was(
+    both: Runtime, others: dict[str, str]
+) -> None:
+    assert shell(both, "cat /sys/class/net/lo/flags").strip() == "0x9"  # IFF_UP, IFF_LOOPBACK
+    both.config(*SLEEP)
+    both.quiet("run", "--detach", NAME)
+    inside = ["nsenter", "--target", str(both.pid(NAME)), "--net", "ip", "-brief", "address"]
+    shown = subprocess.run(inside, capture_output=True, text=True, check=True).stdout.split()
+    assert shown[:3] == ["lo", "UNKNOWN", "127.0.0.1/8"]
+    both.call("delete", "--force", NAME)
+    if both.user is None:
+        change = spaces("mount", "uts", network=others["network"])
+        assert shell(both, "ip link show lo | grep -c UP", change, check=False).strip() == "0"

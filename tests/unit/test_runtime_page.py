@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from ctrt.cli.runtime import options
+from ctrt.cli.runtime import main, options
 from ctrt.oci import spec
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -179,6 +179,21 @@ def test_the_words_of_a_refusal_are_those_of_the_code() -> None:
                 assert found, f"{row.name}: {text!r}"
                 checked += 1
     assert checked > 20
+
+
+def test_features_tell_of_every_annotation_that_means_something(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    named = set(
+        re.findall(r"^(?:run\.oci|org\.[a-z.]+\.property)\.\w*$", sentences(), re.MULTILINE)
+    )
+    assert len(named) > 2
+    assert main.main(["features"]) == 0
+    told = json.loads(capsys.readouterr().out)["potentiallyUnsafeConfigAnnotations"]
+    assert set(told) == named
+    (row,) = (row for row in rows() if row.name == "annotations")
+    for name in named:
+        assert f"`{name}" in row.result
 
 
 def test_every_verb_has_a_line_and_every_option_is_named() -> None:

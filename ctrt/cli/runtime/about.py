@@ -43,7 +43,11 @@ def features() -> dict[str, Any]:
         "ociVersionMax": VERSION,
         "hooks": list(_HOOKS),
         "mountOptions": known_options(),
-        "potentiallyUnsafeConfigAnnotations": ["org.systemd.property."],
+        "potentiallyUnsafeConfigAnnotations": [
+            "org.systemd.property.",
+            "run.oci.keep_original_groups",
+            "run.oci.pidfd_receiver",
+        ],
         "linux": {
             "namespaces": sorted(NAMESPACE_FLAGS),
             "capabilities": sorted(capabilities.NAMES),
