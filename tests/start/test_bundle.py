@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import marshal
 import shutil
 import subprocess
 import sys
@@ -70,6 +71,67 @@ def test_a_changed_source_counts(installed: Installed) -> None:
     installed.forget_compiled()
     assert installed.version() == "another"
     assert list(installed.package.rglob("*.pyc")) == []
+
+
+def test_what_is_imported_together_comes_by_one_read(installed: Installed, tmp_path: Path) -> None:
+    installed.version()
+    trace = installed.bundle.parent / "trace"
+    command = [
+        "strace",
+        "-f",
+        "-e",
+        "trace=openat",
+        "-o",
+        trace,
+        installed.command,
+        "--root",
+        tmp_path,
+    ]
+    if shutil.which("strace") is None:
+        pytest.skip("strace is not installed")
+    done = subprocess.run(
+        [*command, "start", "none"],
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    assert done.stderr == "ctrt-runtime: container does not exist: none\n"
+    lines = trace.read_text().splitlines()
+    # By the wrapper, and by a few parts.
+    assert sum(installed.bundle.name in line for line in lines) <= 5
+    assert not [line for line in lines if ".pyc" in line and "/encodings/" not in line]
+
+
+def test_an_error_still_names_its_line(installed: Installed) -> None:
+    records = installed.package / "runtime" / "records.py"
+    text = records.read_text()
+    line = "    if not identifier:\n"
+    records.write_text(text.replace(line, "    1 / 0\n" + line))
+    installed.does("--debug", "state", "one")
+    told = installed.does("--debug", "state", "one").stderr
+    number = text[: text.index(line)].count("\n") + 1
+    assert f'records.py", line {number}, in check_id' in told
+    assert "ZeroDivisionError" in told
+    written = installed.bundle.stat().st_ino
+    assert "ZeroDivisionError" in installed.does("--debug", "state", "one").stderr
+    assert installed.bundle.stat().st_ino == written
+
+
+def test_one_that_another_version_wrote_is_replaced(installed: Installed) -> None:
+    installed.version()
+    whole = installed.bundle.read_bytes()
+    head = 16 + int(whole[:16])
+    index = marshal.loads(whole[head + 16 :])
+    other = marshal.dumps({name: ("a.py", 0, 0, 0, *place) for name, place in index.items()})
+    installed.bundle.write_bytes(whole[:head] + b"%016d" % len(other) + other)
+    damaged = installed.bundle.stat().st_ino
+    assert installed.version() == "ctrt-runtime"
+    good = installed.bundle.stat().st_ino
+    assert good != damaged
+    installed.forget_compiled()
+    assert installed.version() == "ctrt-runtime"
+    assert list(installed.package.rglob("*.pyc")) == []
+    assert installed.bundle.stat().st_ino == good
 
 
 def test_a_copied_environment_has_modules_of_its_own(installed: Installed, tmp_path: Path) -> None:
