@@ -64,7 +64,7 @@ class Asker:
             return b""
         if answer in END:
             return None
-        return f"{answer}\n".encode(errors="surrogateescape")
+        return f"{answer}\n".encode(errors="replace")
 
     def _ask(self, secret: bool) -> str:
         if self._kernel is None:

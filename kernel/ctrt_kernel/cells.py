@@ -67,7 +67,7 @@ class Ended:
     """How a program ended: its status, and the output that was kept instead of shown."""
 
     def __init__(
-        self, status: int, interrupted: bool, kept: dict[str, str], output: fold.Output | None
+        self, status: int, interrupted: bool, kept: dict[str, bytes], output: fold.Output | None
     ) -> None:
         self.status = status
         self.output = output
@@ -129,7 +129,7 @@ def carry_out(shell: InteractiveShell, engine: Engine, prepared: Prepared, wishe
     for sink in sinks.values():
         sink.write(b"", final=True)
     output = here.end()
-    kept = {name: sink.text() for name, sink in sinks.items() if name in wishes.keep}
+    kept = {name: sink.kept() for name, sink in sinks.items() if name in wishes.keep}
     return Ended(status, interrupts.count > 0, kept, output)
 
 
@@ -284,7 +284,7 @@ class Sink:
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._name = name
         self._place = place
-        self._kept: list[str] | None = [] if keep else None
+        self._kept: list[bytes] | None = [] if keep else None
         self._channel: Any = None
         if rich:
             from ctrt_kernel.rich import Channel
@@ -310,15 +310,14 @@ class Sink:
             self._write(b"", True)
 
     def _write(self, data: bytes, final: bool) -> None:
-        text = self._decoder.decode(data, final)
         if self._kept is not None:
-            self._kept.append(text)
-        elif text:
+            self._kept.append(data)
+        elif text := self._decoder.decode(data, final):
             self._place.stream(self._name, text)
 
-    def text(self) -> str:
+    def kept(self) -> bytes:
         """What was kept."""
-        return "".join(self._kept or ())
+        return b"".join(self._kept or ())
 
 
 class Interrupts:

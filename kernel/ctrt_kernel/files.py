@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from ctrt.engine.verbs import VERBS
 from ctrt.errors import CtrtError
+from ctrt_kernel.words import encoded
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -112,7 +113,7 @@ def _bytes(word: str, value: Any) -> bytes:
     if isinstance(value, (bytes, bytearray, memoryview)):
         return bytes(value)
     if isinstance(value, str):
-        return value.encode(errors="surrogateescape")
+        return encoded(f"--put {word!r}", value)
     import json
 
     try:

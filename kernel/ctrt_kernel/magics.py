@@ -93,7 +93,7 @@ class CtrtMagics(Magics):
         engine = _engine()
         image, *command = values.operands
         _must_be_expanded(image, line, self.shell.user_ns)
-        body = None if cell is None else cell.encode(errors="surrogateescape")
+        body = _body(cell)
         is_input = bool(command) or values.entrypoint is not None
         if values.step:
             why = "each step is asked about in the cell, before there is a program"
@@ -168,7 +168,7 @@ class CtrtMagics(Magics):
         engine = _engine()
         container = jobs.named(engine, name)
         command = values.operands
-        body = None if cell is None else cell.encode(errors="surrogateescape")
+        body = _body(cell)
         if not command and body is None:
             raise CtrtError(f"container: --in {name} needs a cell to run, or a COMMAND")
         with Files(values) as files:
@@ -210,7 +210,7 @@ class CtrtMagics(Magics):
         if values.plan:
             return _planned(engine, prepared, values)
         program = os.path.basename(prepared.what.split(" ", 1)[0])
-        stdin = None if cell is None else cell.encode(errors="surrogateescape")
+        stdin = _body(cell)
         return self._run(engine, prepared, values, stdin, f"{program} in new namespaces")
 
     def _keep_unshared(self, values: Values, cell: str | None) -> Any:
@@ -306,12 +306,12 @@ class CtrtMagics(Magics):
             variables["_output"] = ended.output
         for name, key in (("stdout", "out"), ("stderr", "err")):
             if getattr(values, key):
-                variables[getattr(values, key)] = ended.kept[name]
+                variables[getattr(values, key)] = ended.kept[name].decode(errors="replace")
         if ended.interrupted:
             raise KeyboardInterrupt(f"{prepared.what} was interrupted")
         if ended.status and not values.no_raise_error:
-            if values.json and ended.kept["stdout"]:
-                print(ended.kept["stdout"], end="")
+            if values.json:
+                _print(ended.kept["stdout"])
             raise ContainerError(prepared.what, ended.status)
         if values.json:
             variables[values.json] = _json(prepared.what, ended.kept["stdout"])
@@ -347,7 +347,7 @@ class CtrtMagics(Magics):
 
     def _with_rights(self, values: Values, cell: str | None) -> Any:
         command = values.operands
-        body = None if cell is None else cell.encode(errors="surrogateescape")
+        body = _body(cell)
         if not command and body is None:
             raise CtrtError("caps: there is no cell to run with these sets, and no PROGRAM")
         engine = _engine()
@@ -514,13 +514,28 @@ def _container_picture(title: str) -> Callable[[Container], Any]:
     return draw
 
 
-def _json(what: str, text: str) -> Any:
+def _body(cell: str | None) -> bytes | None:
+    """A cell as a program reads it. Raises CtrtError."""
+    return None if cell is None else words.encoded("the cell", cell)
+
+
+def _json(what: str, data: bytes) -> Any:
+    """What a program's output says; what is not JSON (RFC 8259) is shown."""
     import json
 
     try:
-        return json.loads(text)
+        return json.loads(data.decode())
     except ValueError as error:
-        raise CtrtError(f"--json: the output of {what} is not JSON: {error}") from None
+        why = str(error)
+    except RecursionError:
+        why = "it is nested too deeply"
+    _print(data)
+    raise CtrtError(f"--json: the output of {what} is not JSON: {why}")
+
+
+def _print(data: bytes) -> None:
+    """Show output that was to be kept."""
+    print(data.decode(errors="replace"), end="", flush=True)
 
 
 def _hint(word: str, known: Sequence[str]) -> str:

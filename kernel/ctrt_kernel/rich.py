@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 OPEN = b"\x1b]ctrt;data:"
 MOST_BYTES = 32 << 20
 """The longest sequence that is taken."""
+MOST_LEVELS = 100
+"""How deeply JSON may be nested: what writes and reads messages gives up at some depth."""
 
 _BINARY = ("image/png", "image/jpeg", "image/gif", "image/webp")
 _PICTURE = "application/vnd.ctrt.graph.v1+json"
@@ -78,56 +80,56 @@ class Channel:
     """Splits a program's output into its text and what it wants to show."""
 
     def __init__(self) -> None:
-        self._rest = b""
+        self._held = bytearray()
+        self._searched = 0
         self._skipping = False
 
     def feed(self, data: bytes, *, final: bool = False) -> Iterator[bytes | Shown | Refused]:
         """Take more output; give back what is complete, in order."""
-        rest = self._rest + data
-        self._rest = b""
-        while rest:
-            if self._skipping:
-                end, after = _end(rest, 0)
-                if end < 0:
+        held = self._held
+        held += data
+        while held:
+            if not self._skipping and not held.startswith(OPEN):
+                start = held.find(OPEN)
+                if start < 0:
+                    start = len(held) - (0 if final else _partial(held))
+                if start == 0:
                     return
-                rest, self._skipping = rest[after:], False
+                yield bytes(held[:start])
+                del held[:start]
                 continue
-            start = rest.find(OPEN)
-            if start < 0:
-                keep = 0 if final else _partial(rest)
-                if len(rest) > keep:
-                    yield rest[: len(rest) - keep]
-                self._rest = rest[len(rest) - keep :]
-                return
-            if start:
-                yield rest[:start]
-                rest = rest[start:]
-            end, after = _end(rest, len(OPEN))
+            # What was searched before is not searched again, save for an ESC that ended it.
+            end, after = _end(held, max(self._searched - 1, 0 if self._skipping else len(OPEN)))
+            self._searched = len(held)
             if end >= 0:
-                yield _read(rest[len(OPEN) : end])
-                rest = rest[after:]
-            elif len(rest) > MOST_BYTES:
+                if not self._skipping:
+                    yield _read(bytes(held[len(OPEN) : end]))
+                del held[:after]
+                self._searched, self._skipping = 0, False
+            elif self._skipping:
+                self._searched = 1
+                del held[:-1]
+                return
+            elif len(held) > MOST_BYTES:
                 yield Refused(f"it is longer than {MOST_BYTES >> 20} MiB")
                 self._skipping = True
-                return
             elif final:
                 yield Refused("the output ended in the middle of it")
                 return
             else:
-                self._rest = rest
                 return
 
 
-def _end(data: bytes, start: int) -> tuple[int, int]:
+def _end(data: bytearray, start: int) -> tuple[int, int]:
     """Where a sequence ends, and where what follows begins; (-1, -1) if it does not end here."""
     bell = data.find(b"\x07", start)
-    string = data.find(b"\x1b\\", start)
-    if bell >= 0 and (string < 0 or bell < string):
-        return bell, bell + 1
-    return (string, string + 2) if string >= 0 else (-1, -1)
+    string = data.find(b"\x1b\\", start, len(data) if bell < 0 else bell)
+    if string >= 0:
+        return string, string + 2
+    return (bell, bell + 1) if bell >= 0 else (-1, -1)
 
 
-def _partial(data: bytes) -> int:
+def _partial(data: bytearray) -> int:
     """How many bytes at the end may be the beginning of a sequence."""
     for size in range(min(len(OPEN) - 1, len(data)), 0, -1):
         if data.endswith(OPEN[:size]):
@@ -154,7 +156,7 @@ def _read(sequence: bytes) -> Shown | Refused:
         if kind in _BINARY:
             value: Any = base64.b64encode(data).decode()
         elif kind in _JSON:
-            value = json.loads(data)
+            value = _json(data)
         else:
             value = data.decode("utf-8", "replace")
     except binascii.Error as error:
@@ -163,3 +165,22 @@ def _read(sequence: bytes) -> Shown | Refused:
         return Refused(f"its data is not JSON: {error}")
     plain = value if kind == "text/plain" else f"<{kind}>"
     return Shown({"text/plain": plain, kind: value})
+
+
+def _json(data: bytes) -> Any:
+    """What JSON says, if a message can hold it. Raises ValueError.
+
+    Python reads NaN, which is not JSON, and half of a surrogate pair, which is not text.
+    """
+    try:
+        value = json.loads(data.decode())
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+    level = [value] if isinstance(value, (dict, list)) else []
+    for _ in range(MOST_LEVELS):
+        inner = (v.values() if isinstance(v, dict) else v for v in level)
+        level = [v for values in inner for v in values if isinstance(v, (dict, list))]
+    if level:
+        raise ValueError(f"it has more than {MOST_LEVELS} levels")
+    json.dumps(value, allow_nan=False, ensure_ascii=False).encode()
+    return value

@@ -6,6 +6,7 @@ Parsing, `?` help, completion and the hint at a mistyped option all come from th
 from __future__ import annotations
 
 import shlex
+from keyword import iskeyword
 from typing import TYPE_CHECKING
 
 from ctrt.engine import rights
@@ -159,10 +160,21 @@ CAPABILITIES = Table(
 
 def split(magic: str, line: str) -> list[str]:
     """A magic's line as words, quoted as in a shell. Raises CtrtError."""
+    encoded(magic, line)
     try:
         return shlex.split(line)
     except ValueError as error:
         raise CtrtError(f"{magic}: the line {line!r} has no end: {error}") from None
+
+
+def encoded(what: str, text: str) -> bytes:
+    """Text as a program gets it. Raises CtrtError if it holds half of a surrogate pair."""
+    try:
+        return text.encode(errors="surrogateescape")
+    except UnicodeEncodeError as error:
+        raise CtrtError(
+            f"{what}: character {error.start + 1} is half of a surrogate pair, which is no text"
+        ) from None
 
 
 def parse(table: Table, line: str) -> Values:
@@ -170,7 +182,7 @@ def parse(table: Table, line: str) -> Values:
     values = table.parse(split(table.verb, line))
     for option in ("out", "err", "json", "bg"):
         name = getattr(values, option)
-        if isinstance(name, str) and not name.isidentifier():
+        if isinstance(name, str) and (not name.isidentifier() or iskeyword(name)):
             raise CtrtError(f"{table.verb}: --{option} {name!r} is not the name of a variable")
     if getattr(values, "svg", None) and not values.plan:
         raise CtrtError(f"{table.verb}: --svg goes with --plan: it draws the steps of the start")

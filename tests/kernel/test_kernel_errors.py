@@ -14,6 +14,25 @@ MISTAKES = {
     ),
     "%%container\ntrue": ("container: expected IMAGE [COMMAND [ARG...]]; see %%container --help"),
     f"%%container --out 1a {IMAGE}\ntrue": "container: --out '1a' is not the name of a variable",
+    f"%%container --bg=class {IMAGE}\ntrue": (
+        "container: --bg 'class' is not the name of a variable"
+    ),
+    f"%%container --json a {IMAGE}\nprintf '[%.0s' $(seq 5000)": (
+        f"--json: the output of /bin/sh in {IMAGE}:latest is not JSON: it is nested too deeply"
+    ),
+    f"%%container --json a {IMAGE}\nprintf '\"\\377\"'": (
+        f"--json: the output of /bin/sh in {IMAGE}:latest is not JSON: 'utf-8' codec can't decode "
+        "byte 0xff in position 1: invalid start byte"
+    ),
+    f"half = chr(0xd800); get_ipython().run_cell_magic('container', '{IMAGE}', half)": (
+        "the cell: character 1 is half of a surrogate pair, which is no text"
+    ),
+    f"%container -e A={{chr(0xd800)}} {IMAGE}": (
+        "container: character 6 is half of a surrogate pair, which is no text"
+    ),
+    f"half = 'ab' + chr(0xd800)\n%container --put half=/a {IMAGE}": (
+        "--put 'half=/a': character 3 is half of a surrogate pair, which is no text"
+    ),
     f"%%container --pull maybe {IMAGE}\ntrue": (
         "container: --pull is one of missing, always, never, not 'maybe'"
     ),

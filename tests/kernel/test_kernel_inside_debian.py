@@ -38,7 +38,7 @@ def test_it_is_the_image_s_own(inside: Kernel) -> None:
         "print(sorted(name for _, name in socket.if_nameindex()))"
     )
     assert outcome.stream("stdout") == (
-        "/usr/bin/python3 /usr/lib/python3/dist-packages/ipykernel/__init__.py 1 0 "
+        "/usr/bin/python3 /usr/lib/python3/dist-packages/ipykernel/__init__.py 2 0 "
         f"{os.getcwd()}\n['lo']\n"
     )
     path = Path(os.environ["JUPYTER_DATA_DIR"], "kernels", "debian", "kernel.json")

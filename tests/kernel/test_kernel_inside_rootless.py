@@ -66,7 +66,7 @@ def _drive(world: World, image: str) -> list[str]:
 
 
 EXPECTED = [
-    "1 0 /usr/bin/python3\n",
+    "2 0 /usr/bin/python3\n",
     "['lo']\n",
     "True\n",
     "/etc\n",

@@ -23,7 +23,9 @@ def test_json_into_a_variable(kernel: Kernel) -> None:
 
 
 def test_what_is_no_json(kernel: Kernel) -> None:
-    error = kernel.bad(f"%%container --json found {IMAGE}\necho no")
+    outcome = kernel.run(f"%%container --json found {IMAGE}\necho no")
+    assert outcome.stream("stdout") == "no\n"
+    error = outcome.error
     assert error.startswith("CtrtError: --json: the output of /bin/sh in localhost/test/shell")
     assert error.endswith("is not JSON: Expecting value: line 1 column 1 (char 0)")
 

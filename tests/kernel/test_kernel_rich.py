@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import struct
+import time
 import zlib
 
 import pytest
@@ -94,6 +95,10 @@ def test_names_and_errors_are_text(kernel: Kernel) -> None:
         ("application/json,{", "its data is not JSON"),
         ("text/html;gzip,x", "its coding is 'gzip', and there is only base64"),
         ("text/html", "it has no comma before the data"),
+        ("application/json,[NaN]", "its data is not JSON: Out of range float values"),
+        (r'application/json,"\ud800"', "its data is not JSON: 'utf-8' codec can't encode"),
+        ("application/json," + "[" * 101 + "]" * 101, "its data is not JSON: it has more than 100"),
+        ("application/json," + "[" * 5000, "its data is not JSON: it is nested too deeply"),
     ],
 )
 def test_a_sequence_that_is_wrong(kernel: Kernel, sequence: str, why: str) -> None:
@@ -111,6 +116,28 @@ def test_a_sequence_without_an_end(kernel: Kernel) -> None:
     outcome = kernel.good(f"%%container --display {IMAGE}\nprintf 'a\\033]ctrt;data:text/html,<b>'")
     assert outcome.stream("stdout") == "a"
     assert "the output ended in the middle of it" in outcome.stream("stderr")
+
+
+def test_a_long_one_is_searched_once() -> None:
+    """As it grows it costs no more for each piece: a hostile one kept the kernel busy."""
+
+    def seconds(size: int) -> float:
+        channel, start = Channel(), time.thread_time()
+        assert not [
+            *channel.feed(OPEN),
+            *(p for _ in range(size) for p in channel.feed(b"a" * 999)),
+        ]
+        return time.thread_time() - start
+
+    assert seconds(8_000) < 40 * seconds(1_000)  # were each piece searched from the start: 64
+
+
+def test_one_that_is_too_long_ends_at_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ctrt_kernel.rich.MOST_BYTES", 20)
+    for end in (b"\x07", b"\x1b\\"):
+        sequence = OPEN + b"text/html," + b"a" * 30 + end
+        pieces = [bytes([byte]) for byte in sequence + b"after"]
+        assert _read(pieces) == ["it is longer than 0 MiB", b"after"]
 
 
 @given(

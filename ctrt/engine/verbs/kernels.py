@@ -40,9 +40,10 @@ def _kernel(engine: Engine, values: Values, report: Report) -> Text:
     reference = parse(values.image)
     familiar = reference.familiar()
     name = values.name or "ctrt-" + "".join(c if c in _LETTERS else "-" for c in familiar.lower())
-    if name.strip(_LETTERS):
+    if name.strip(_LETTERS) or name.startswith("."):
         raise CtrtError(
-            f"kernel install: the name {name!r} is not lower-case letters, digits, '-', '_', '.'"
+            f"kernel install: the name {name!r} is not lower-case letters, digits, '-', '_', and "
+            "'.' but at its beginning"
         )
     engine.image(values.image, progress=report)
     python = _ask(engine, values.image, values.python)
