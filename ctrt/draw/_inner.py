@@ -33,7 +33,8 @@ class Held(NamedTuple):
 def held(snapshot: Snapshot, kind: str, ids: bool) -> Held:
     """What the target's own namespace of a kind holds; empty where there is nothing to tell.
 
-    The hexadecimal host names that engines give are another each time, so only `ids` shows them.
+    The hexadecimal host names that engines give are another each time, and the host's own on each
+    machine, so only `ids` shows them.
     """
     proc = f"{snapshot.pid}" if ids else "PID"
     if kind == "uts":
@@ -50,6 +51,8 @@ def _names(snapshot: Snapshot, proc: str, ids: bool) -> Held:
         return Held()
     if isinstance(names, Unknown):
         return Held("", f"could not be read: {names.reason}", (), command)
+    if names.copied and not ids:
+        return Held("", "still the host's", (), command)  # another on each machine
     host, domain = (
         visible(text if ids else _HASH.sub("…", text)) for text in (names.host, names.domain)
     )

@@ -22,10 +22,15 @@ _NO_DOMAIN = "(none)"
 
 
 class Names(NamedTuple):
-    """What a UTS namespace says of itself; `domain` is the NIS domain name, "" for none."""
+    """What a UTS namespace says of itself; `domain` is the NIS domain name, "" for none.
+
+    A new one begins with a copy of its maker's: `copied` says that both names are those that the
+    observer's has.
+    """
 
     host: str
     domain: str
+    copied: bool = False
 
 
 class Objects(NamedTuple):
@@ -62,6 +67,9 @@ def look(pid: int | str, apart: dict[str, Key], mounts: tuple[Mount, ...] | Unkn
     objects = told.get("ipc")
     if isinstance(objects, Objects):
         objects = objects._replace(mqueues=_queues(pid, mounts))
+    names = told.get("uts")
+    if isinstance(names, Names) and names == attempt(_names):
+        told["uts"] = names._replace(copied=True)
     return Inner(told.get("uts"), objects, attempt(_offsets, pid) if "time" in apart else None)  # type: ignore[arg-type]
 
 

@@ -94,7 +94,7 @@ def test_an_ordinary_user_is_told_of_containers_of_their_own(user_bin: Path) -> 
         mine = os.readlink("/proc/self/ns/net")
         theirs = snapshot(pid)
     assert seen["me"] == mine, "who asks stays where it is"
-    assert seen["inner"][0] == ["box.example", ""]
+    assert seen["inner"][0] == ["box.example", "", False]
     assert seen["inner"][1] == list(theirs.inner.objects or ())
     assert seen["inner"][2] == [["monotonic", 86400, 0], ["boottime", -3600, 0]]
     assert "its own host name: box.example" in seen["text"]
@@ -163,6 +163,20 @@ def test_names_that_are_new_each_time_are_not_shown() -> None:
     assert name not in draw.container(seen).text()
     assert "its own host name: …" in draw.container(seen).text()
     assert name in draw.container(seen, ids=True).text()
+
+
+def test_a_name_that_was_never_changed_is_the_host_s() -> None:
+    with unshared("-u") as pid:
+        seen = snapshot(pid)
+    own = os.uname().nodename
+    assert seen.inner.names is not None
+    assert not isinstance(seen.inner.names, Unknown)
+    assert (seen.inner.names.host, seen.inner.names.copied) == (own, True)
+    shown = draw.container(seen)
+    assert "its own host name: still the host's" in shown.text()
+    assert f"host name: {own}" not in shown.text()
+    assert json.dumps(own) not in json.dumps(shown.json())
+    assert f"host name: {own}" in draw.container(seen, ids=True).text()
 
 
 def test_a_name_of_a_stranger_does_no_harm() -> None:
