@@ -7,6 +7,7 @@ import json
 import os
 import select
 import socket
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -219,7 +220,14 @@ def test_exec_in_a_paused_container_only_when_asked(runtime: Runtime) -> None:
     refused = runtime.call("exec", NAME, "true", check=False)
     assert refused.returncode == 255
     assert "cannot exec in a paused container (use --ignore-paused to override)" in refused.stderr
+    asked = subprocess.Popen(
+        runtime.words("exec", "--ignore-paused", NAME, "sh", "-c", "exit 7"),
+        stdin=subprocess.DEVNULL, env=runtime.environment,
+    )  # fmt: skip
+    with pytest.raises(subprocess.TimeoutExpired):
+        asked.wait(0.5)  # it is frozen as the others are
     runtime.call("resume", NAME)
+    assert asked.wait(20) == 7
 
 
 # --- annotations ----------------------------------------------------------------------------------

@@ -324,6 +324,24 @@ def test_devices_of_every_type(runtime: Runtime) -> None:
     assert runtime.call("exec", NAME, "sh", "-c", "head -c 3 /dev/c | wc -c").stdout == "3\n"
 
 
+def test_devices_in_a_user_namespace_are_owned_as_the_maps_say(runtime: Runtime) -> None:
+    """They are made by who may make devices, outside, and given to the mapped ids."""
+    maps = [{"containerID": 0, "hostID": 524288, "size": 1000}]
+    device = {"type": "c", "major": 1, "minor": 5, "fileMode": 0o604, "uid": 3, "gid": 4}
+
+    def change(config: dict[str, Any]) -> None:
+        linux(devices=[{"path": "/dev/c", **device}], uidMappings=maps, gidMappings=maps)(config)
+        config["linux"]["namespaces"].append({"type": "user"})
+        runtime.rootfs.chmod(0o755)
+
+    pid = started(runtime, change)
+    found = os.lstat(f"/proc/{pid}/root/dev/c")
+    assert (found.st_mode, found.st_rdev) == (stat.S_IFCHR | 0o604, os.makedev(1, 5))
+    assert (found.st_uid, found.st_gid) == (524291, 524292)
+    assert runtime.call("exec", NAME, "stat", "-c", "%u %g", "/dev/c").stdout == "3 4\n"
+    assert runtime.call("exec", NAME, "sh", "-c", "head -c 3 /dev/c | wc -c").stdout == "3\n"
+
+
 def test_a_device_without_its_number_is_refused(runtime: Runtime) -> None:
     runtime.config("true", change=linux(devices=[{"path": "/dev/x", "type": "c", "major": 1}]))
     assert 'linux.devices[0].minor is missing; a device of type "c" needs it' in refusal(
