@@ -8,8 +8,9 @@ path is looked up twice.
 
 from __future__ import annotations
 
-import os
+import posix as os  # `os` itself takes long to import: ospath.py
 
+from ctrt.linux import ospath
 from ctrt.linux.clib import (
     C_INT,
     C_LONG,
@@ -205,7 +206,7 @@ def _syscall(name: str, *types: Any) -> Callable[..., int]:
 
 
 def _path(path: str) -> bytes:
-    return os.fsencode(path)
+    return ospath.encoded(path)
 
 
 class _CloneArgs(Structure):

@@ -8,8 +8,10 @@ Source: cgroups(7), the kernel's admin-guide/cgroup-v2.rst and admin-guide/cgrou
 
 from __future__ import annotations
 
-import posix as os  # `os` itself takes long to import: runtime/existing.py
+import posix as os  # `os` itself takes long to import: ospath.py
 import time
+
+from ctrt.linux import ospath
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -51,7 +53,7 @@ class Layout:
         at = self.v2 or ""
         offered = frozenset(read(f"{at}/cgroup.controllers").split())
         for name in path[len(at) :].strip("/").split("/"):
-            if not _is_directory(at):
+            if not ospath.is_directory(at):
                 return offered  # what is not there yet can pass on all that it gets
             offered |= frozenset(read(f"{at}/cgroup.controllers").split())
             file = f"{at}/cgroup.subtree_control"
@@ -63,13 +65,13 @@ class Layout:
 
 def _passes_on(directory: str) -> bool:
     """Whether controllers can be enabled for the cgroups below one: it is the root, or empty."""
-    is_root = not exists(f"{directory}/cgroup.type")
+    is_root = not ospath.exists(f"{directory}/cgroup.type")
     return is_root or not read(f"{directory}/cgroup.procs")
 
 
 def _existing(path: str) -> str:
     path = path.rstrip("/")
-    while path and not _is_directory(path):
+    while path and not ospath.is_directory(path):
         path = path.rpartition("/")[0]
     return path or "/"
 
@@ -106,7 +108,9 @@ def unified_mount() -> str | None:
     On a machine with v1 hierarchies too, systemd's place for it is /sys/fs/cgroup/unified.
     """
     for path in ("/sys/fs/cgroup", "/sys/fs/cgroup/unified"):
-        if exists(f"{path}/cgroup.procs") and exists(f"{path}/cgroup.subtree_control"):
+        if ospath.exists(f"{path}/cgroup.procs") and ospath.exists(
+            f"{path}/cgroup.subtree_control"
+        ):
             return path
     return None
 
@@ -120,19 +124,6 @@ def own_unified_path() -> str | None:
 
 
 # --- files --------------------------------------------------------------------------------
-
-
-def exists(path: str) -> bool:
-    """Whether there is a file at a path."""
-    try:
-        os.stat(path)
-    except OSError:
-        return False
-    return True
-
-
-def _is_directory(path: str) -> bool:
-    return exists(f"{path}/.")
 
 
 def read(path: str) -> str:
@@ -200,7 +191,7 @@ def make(directory: str, top: str, *, controllers: frozenset[str] = frozenset())
             made = True
         except FileExistsError:
             made = False
-        if not controllers and exists(f"{path}/cpuset.cpus"):
+        if not controllers and ospath.exists(f"{path}/cpuset.cpus"):
             for file in ("cpuset.cpus", "cpuset.mems"):
                 if not read(f"{path}/{file}").strip() and not _is_v2(path):
                     write(f"{path}/{file}", read(f"{above}/{file}").strip())
@@ -208,7 +199,7 @@ def make(directory: str, top: str, *, controllers: frozenset[str] = frozenset())
 
 
 def _is_v2(directory: str) -> bool:
-    return exists(f"{directory}/cgroup.controllers")
+    return ospath.exists(f"{directory}/cgroup.controllers")
 
 
 def enable(directory: str, controllers: frozenset[str]) -> None:

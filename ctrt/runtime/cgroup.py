@@ -10,10 +10,10 @@ of them or none.
 
 from __future__ import annotations
 
-import os
+import posix as os  # `os` itself takes long to import: linux/ospath.py
 
 from ctrt.errors import CtrtError
-from ctrt.linux import cgroups
+from ctrt.linux import cgroups, ospath
 from ctrt.runtime.group import words
 from ctrt.runtime.plan import OUTSIDE, Step
 
@@ -118,7 +118,7 @@ def _path(text: str, name: str, layout: Layout) -> str:
     if layout.v2 and text.startswith(f"{layout.v2}/"):
         text = text[len(layout.v2) :]
     # As if below the root, whatever ".." it has.
-    path = os.path.normpath(f"/{text}").replace("//", "/")
+    path = ospath.normal(f"/{text}").replace("//", "/")
     if path == "/":
         raise CtrtError(
             f"linux.cgroupsPath is {text!r}, which is the root; "
@@ -610,7 +610,7 @@ def _write_all(writes: list[tuple[str, limits.Setting]]) -> None:
     for last in (False, True):
         refused = []
         for directory, setting in later:
-            present = [f for f in setting.files if os.path.exists(f"{directory}/{f[0]}")]
+            present = [f for f in setting.files if ospath.exists(f"{directory}/{f[0]}")]
             if not present:
                 if setting.needed:
                     raise CtrtError(

@@ -7,9 +7,9 @@ must not end those.
 
 from __future__ import annotations
 
-import posix as os  # `os` itself takes long to import: existing.py
+import posix as os  # `os` itself takes long to import: linux/ospath.py
 
-from ctrt.linux import cgroups
+from ctrt.linux import cgroups, ospath
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ def _write(context: Context, path: str, text: str) -> None:
 def explain_missing(name: str, directory: str) -> str:
     """Why a cgroup has no file of this name, as far as that can be known."""
     controller = name.partition(".")[0]
-    if cgroups.exists(f"{directory}/cgroup.controllers") and controller not in (
+    if ospath.exists(f"{directory}/cgroup.controllers") and controller not in (
         "cgroup",
         *cgroups.read(f"{directory}/cgroup.controllers").split(),
     ):
@@ -117,7 +117,7 @@ def _write_first(
 ) -> None:
     """Set the first of some settings that the cgroup has, which depends on the kernel."""
     for name, text in settings:
-        if cgroups.exists(f"{directory}/{name}"):
+        if ospath.exists(f"{directory}/{name}"):
             _write(context, f"{directory}/{name}", text)
             return
     if needed:

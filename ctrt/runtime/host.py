@@ -6,9 +6,9 @@ says no carries its reason in `reasons`, so that a plan can tell what it leaves 
 
 from __future__ import annotations
 
-import os
+import posix as os  # `os` itself takes long to import: linux/ospath.py
 
-from ctrt.linux import calls, capabilities, cgroups, ids
+from ctrt.linux import calls, capabilities, cgroups, ids, ospath
 
 ID_RANGE_START = 524288
 """The first id of the range that systemd sets aside for containers (UIDS-GIDS.md of systemd).
@@ -206,7 +206,7 @@ class Host:
         """Whether SELinux is active here: its file system is mounted where it is."""
         if self._modules is not None:
             return "selinux" in self._modules
-        return os.path.exists("/sys/fs/selinux/enforce")
+        return ospath.exists("/sys/fs/selinux/enforce")
 
     @property
     def cgroup_v1(self) -> tuple[tuple[str, str, tuple[tuple[str, str], ...]], ...]:
@@ -257,7 +257,7 @@ def _hierarchies() -> tuple[tuple[str, str, tuple[tuple[str, str], ...]], ...]:
         return ()
     by_directory: dict[str, list[tuple[str, str]]] = {}
     for name, directory in layout.v1.items():
-        options = by_directory.setdefault(os.path.basename(directory), [])
+        options = by_directory.setdefault(ospath.last(directory), [])
         if name.startswith("name="):
             options += [("none", ""), ("name", name[5:])]
         else:

@@ -11,10 +11,11 @@ Source: OCI runtime specification, runtime.md.
 
 from __future__ import annotations
 
-import os
+import posix as os  # `os` itself takes long to import: linux/ospath.py
 import time
 
 from ctrt.errors import CtrtError, ProgramError
+from ctrt.linux import ospath
 from ctrt.linux.birth import start_time
 from ctrt.runtime.existing import group, reason, run_last_hooks, warn
 from ctrt.runtime.records import Record, check_id, default_root
@@ -102,7 +103,7 @@ def load_config(path: str) -> tuple[dict[str, Any], bytes]:
         with open(path, "rb", buffering=0) as file:
             data = file.read()
     except OSError as error:
-        what = f"JSON specification file {os.path.basename(path)} not found"
+        what = f"JSON specification file {ospath.last(path)} not found"
         raise CtrtError(f"{what}: {path}: {error.strerror}", status=1) from None
     notes: list[str] = []
     config = spec.load(data, notes=notes)
@@ -177,7 +178,7 @@ def create(
 
         data = fastjson.dumps(config).encode()
     notify = ""
-    if os.environ.get("NOTIFY_SOCKET"):
+    if ospath.variable("NOTIFY_SOCKET"):
         from ctrt.runtime import readiness
 
         notify = readiness.give(config, process, f"{root}/{identifier}")
@@ -314,7 +315,7 @@ def _owns_pids(config: dict[str, Any]) -> bool:
 
 def find_rootfs(bundle: str, path: str) -> str:
     """The root file system's absolute path."""
-    rootfs = os.path.normpath(os.path.join(bundle, path))
+    rootfs = ospath.normal(path if path[:1] == "/" else f"{bundle}/{path}")
     try:
         mode = os.stat(rootfs).st_mode
     except OSError as error:
@@ -337,9 +338,11 @@ def _directory(rootfs: str, config: dict[str, Any]) -> Directory:
 
     if _has_mounts(config):
         return planner.Directory(rootfs)
+    from os.path import realpath
+
     from ctrt.linux import mountinfo
 
-    rootfs = os.path.realpath(rootfs)
+    rootfs = realpath(rootfs)
     mounts = sum(mount.target == rootfs for mount in mountinfo.read())
     return planner.Directory(rootfs, mounts)
 
@@ -399,7 +402,7 @@ def _map_ids(config: dict[str, Any], host: Host) -> bool:
 
 def _announce_descriptors(process: dict[str, Any]) -> None:
     """Tell the container of the descriptors that sd_listen_fds(3) told the caller of."""
-    listen = os.environ.get("LISTEN_FDS", "")
+    listen = ospath.variable("LISTEN_FDS")
     if listen.isdecimal() and int(listen) > 0:
         process["env"] = [
             *(process.get("env") or ()),
@@ -414,7 +417,7 @@ def handed_over(count: int) -> tuple[int, ...]:
     It is asked before this process has any of its own there. Callers leave gaps, and ask for more
     than they have: runc alone refuses that.
     """
-    listen = os.environ.get("LISTEN_FDS", "")
+    listen = ospath.variable("LISTEN_FDS")
     if listen.isdecimal():
         count += int(listen)
     if count <= 0:
@@ -436,7 +439,7 @@ def _cgroup_path(root: str, identifier: str) -> str:
     if root == default_root():
         return f"/ctrt/{identifier}"
     number = 0
-    for letter in os.fsencode(root):
+    for letter in ospath.encoded(root):
         number = (number * 31 + letter) % (1 << 32)
     # What looks for a container's cgroup without asking knows the names ID and *-ID.scope.
     return f"/ctrt/{number:08x}-{identifier}.scope"
@@ -527,7 +530,7 @@ def write_pid(path: str, pid: int) -> None:
     from ctrt.runtime.records import write_whole
 
     try:
-        write_whole(os.path.abspath(path), str(pid).encode(), 0o644)
+        write_whole(ospath.absolute(path), str(pid).encode(), 0o644)
     except OSError as error:
         raise CtrtError(
             f"the pid file {path} cannot be written: {error.strerror}", status=1
@@ -627,7 +630,7 @@ def _entered_cgroups(
         v2 = _leaf(record, v2)
     v1 = tuple(dict.fromkeys(path + below.get(name, everywhere) for name, path in own.v1.items()))
     for directory in (*v1, *((v2,) if v2 else ())) if wanted else ():
-        if not os.path.isdir(directory):
+        if not ospath.is_directory(directory):
             raise CtrtError(
                 "--cgroup: error adding pid of the new process to cgroups: "
                 f"{directory}/cgroup.procs: no such file or directory"

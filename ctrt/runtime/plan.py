@@ -8,9 +8,8 @@ None or tuples of these: so a plan can be printed, compared, stored and sent to 
 
 from __future__ import annotations
 
-import os
-
 from ctrt.linux import calls as k
+from ctrt.linux import ospath
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -212,7 +211,7 @@ def describe(call: Call) -> str:
         return f"unshare({_flags(a[0], _CLONE_FLAGS)})"
     if name == "map_ids":
         extents = ", ".join(f"{inside} {outside} {count}" for inside, outside, count in a[1])
-        by = f"{os.path.basename(a[2])}: " if a[2] else ""
+        by = f"{ospath.last(a[2])}: " if a[2] else ""
         return f'{by}write("/proc/PID/{a[0]}_map", "{extents}")'
     if name == "propagation":
         return f'mount("", {_quoted(a[0])}, "", {_flags(a[1], _PROPAGATION)}, "")'

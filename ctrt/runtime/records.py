@@ -16,10 +16,11 @@ from __future__ import annotations
 
 import fcntl
 import marshal
-import posix as os  # `os` itself takes long to import: existing.py
+import posix as os  # `os` itself takes long to import: linux/ospath.py
 import time
 
 from ctrt.errors import CtrtError
+from ctrt.linux import ospath
 from ctrt.linux.birth import start_time
 from ctrt.oci import fastjson
 
@@ -101,7 +102,7 @@ class Record:
         Raises CtrtError where there is such a container.
         """
         record = cls(root, check_id(identifier))
-        if not _exists(root):
+        if not ospath.exists(root):
             from os import makedirs
 
             makedirs(root, mode=0o711, exist_ok=True)
@@ -114,7 +115,7 @@ class Record:
                     continue
                 break
             # Between the two calls another command may have taken the directory for a leftover.
-            if record._take() and not _exists(record.path("journal")):
+            if record._take() and not ospath.exists(record.path("journal")):
                 return record
         record.release()
         raise CtrtError(f"container with given ID already exists: {identifier}")
@@ -169,7 +170,7 @@ class Record:
         return found
 
     def _exists(self) -> bool:
-        return _exists(f"{self.directory}/.")
+        return ospath.is_directory(self.directory)
 
     def _wait(self) -> None:
         """Wait for the command that has the lock; a create that a hook holds up can take long."""
@@ -206,7 +207,7 @@ class Record:
         except (ValueError, IsADirectoryError):
             state = None
         if not isinstance(state, dict) or not state.keys() >= _KEYS:
-            if not _exists(self.path("journal")):
+            if not ospath.exists(self.path("journal")):
                 return False  # another runtime's
             self.release()
             raise BrokenError(
@@ -233,8 +234,8 @@ class Record:
         """A whole file of the directory."""
         descriptor = os.open(self.path(name), os.O_RDONLY | os.O_CLOEXEC)
         try:
-            data = os.read(descriptor, 1 << 16)
-            while piece := os.read(descriptor, 1 << 20):
+            data = b""
+            while piece := os.read(descriptor, 1 << 16):
                 data += piece
             return data
         finally:
@@ -338,14 +339,6 @@ class Record:
             os.close(descriptor)
             return -1
         return descriptor
-
-
-def _exists(path: str) -> bool:
-    try:
-        os.stat(path)
-    except OSError:
-        return False
-    return True
 
 
 def write_whole(path: str, data: bytes, mode: int) -> None:

@@ -6,8 +6,9 @@
 from __future__ import annotations
 
 import _signal
-import os
+import posix as os  # `os` itself takes long to import: linux/ospath.py
 
+from ctrt.linux import ospath
 from ctrt.runtime import cgroup_operations, executor
 from ctrt.runtime.operations import OPERATIONS, Context
 from ctrt.runtime.operations.process import executable
@@ -40,7 +41,7 @@ def _find_program(
     denied = False
     for directory in search.split(":"):
         path = f"{directory or '.'}/{name}"
-        if os.path.isfile(path):
+        if ospath.is_file(path):
             if executable(path):
                 return
             denied = True
@@ -84,7 +85,7 @@ def _await_start(context: Context) -> None:
 
 
 def _end(number: int, _frame: object) -> None:
-    os._exit(128 + number)
+    os._exit(128 + number)  # noqa: SLF001  # as public as in os
 
 
 def register() -> None:

@@ -61,6 +61,18 @@ def test_what_engines_call_for_every_container_does_without_os():
     assert loaded & {"os", "select", "_ctypes", "_socket", "ctrt.runtime.lifecycle"} == set()
 
 
+def test_what_makes_a_container_or_enters_one_does_without_os():
+    """`os` alone is a twentieth of create, run and exec."""
+    loaded = loaded_by(
+        *("ctrt.cli.runtime.main", "ctrt.cli.runtime.verbs", "ctrt.cli.runtime.foreground"),
+        *("ctrt.cli.runtime.entering", "ctrt.runtime.lifecycle", "ctrt.runtime.waiting"),
+        *("ctrt.runtime.planner.containers", "ctrt.runtime.planner.entering"),
+        *("ctrt.runtime.cgroup", "ctrt.runtime.host", "ctrt.runtime.operations.stand_in"),
+        "ctrt.oci.spec",
+    )
+    assert loaded & {"os", "_socket", *HEAVY} == set()
+
+
 def test_the_package_itself_loads_nothing_of_its_own():
     assert {name for name in loaded_by("ctrt") if name.startswith("ctrt")} == {"ctrt"}
 
@@ -69,6 +81,7 @@ def test_the_executor_knows_no_planning():
     """What runs in the launcher is the least that carries out a plan."""
     assert {name for name in loaded_by("ctrt.runtime.executor") if name.startswith("ctrt")} == {
         *("ctrt", "ctrt.linux", "ctrt.linux.calls", "ctrt.linux.clib", "ctrt.linux.capabilities"),
+        "ctrt.linux.ospath",
         *("ctrt.runtime", "ctrt.runtime.executor", "ctrt.runtime.operations"),
         *(f"ctrt.runtime.operations.{name}" for name in ("context", "host", "mounts")),
         *("ctrt.runtime.operations.namespaces", "ctrt.runtime.operations.process"),

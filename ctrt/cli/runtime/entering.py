@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import os
-
 from ctrt.cli.runtime.verbs import make_options, root_of
 from ctrt.errors import CtrtError
+from ctrt.linux import ospath
 from ctrt.runtime import existing, lifecycle
 from ctrt.runtime.records import Record
 
@@ -23,7 +22,7 @@ def execute(words: Words) -> int:
     identifier, *arguments = words.operands
     made = make_options(words)
     made.detach = bool(words["detach"])
-    path = words["process"] and os.path.abspath(words["process"])
+    path = words["process"] and ospath.absolute(words["process"])
     record = Record.find(root_of(words), identifier)
     now = existing.status(record)
     if now == "stopped":

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import _signal
-import os
+import posix as os  # `os` itself takes long to import: linux/ospath.py
 import select
 
 from ctrt.linux import calls as k
+from ctrt.linux import ospath
 from ctrt.runtime import existing, failure, lifecycle
 from ctrt.runtime.executor import Started, StartError
 
@@ -32,7 +33,7 @@ def run(
     record, process = lifecycle.create(root, identifier, bundle, made, stdio=_STDIO)
     ready: Listener | None = None
     try:
-        if os.environ.get("NOTIFY_SOCKET"):
+        if ospath.variable("NOTIFY_SOCKET"):
             from ctrt.runtime import readiness
 
             ready = readiness.listen(record)

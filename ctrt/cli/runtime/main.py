@@ -6,7 +6,7 @@ statuses are runc's: 1 for what went wrong, 255 where `exec` could not start the
 
 from __future__ import annotations
 
-import posix as os  # `os` itself takes long to import: existing.py
+import posix as os  # `os` itself takes long to import: linux/ospath.py
 import sys
 
 from ctrt.cli import bundle

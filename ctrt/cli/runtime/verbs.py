@@ -6,10 +6,11 @@ own, imported when it is asked for.
 
 from __future__ import annotations
 
-import posix as os  # `os` itself takes long to import: existing.py
+import posix as os  # `os` itself takes long to import: linux/ospath.py
 import sys
 
 from ctrt.errors import CtrtError
+from ctrt.linux import ospath
 from ctrt.runtime.records import default_root
 
 TYPE_CHECKING = False
@@ -33,19 +34,7 @@ def do(words: Words) -> int:
 
 def root_of(words: Words) -> str:
     """The directory that containers are known in."""
-    root: str = words["root"] or default_root()
-    return root if _is_plain(root) else _absolute(root)
-
-
-def _is_plain(path: str) -> bool:
-    """Whether a path is absolute and has nothing to be resolved in it."""
-    return path[0] == "/" and path[-1] != "/" and "//" not in path and "/." not in path
-
-
-def _absolute(path: str) -> str:
-    import os.path
-
-    return os.path.abspath(path)
+    return ospath.absolute(words["root"] or default_root())
 
 
 def one(words: Words) -> str:
@@ -70,10 +59,10 @@ def make_options(words: Words) -> Options:
     made = Options()
     # A file of that name is the bundle's; others are found from where the caller is.
     if words["config"] and words["config"] != "config.json":
-        made.config = _absolute(words["config"])
-    made.console_socket = words["console-socket"] and _absolute(words["console-socket"])
-    made.pid_file = words["pid-file"] and _absolute(words["pid-file"])
-    made.pidfd_socket = words["pidfd-socket"] and _absolute(words["pidfd-socket"])
+        made.config = ospath.absolute(words["config"])
+    made.console_socket = words["console-socket"] and ospath.absolute(words["console-socket"])
+    made.pid_file = words["pid-file"] and ospath.absolute(words["pid-file"])
+    made.pidfd_socket = words["pidfd-socket"] and ospath.absolute(words["pidfd-socket"])
     made.preserve_fds = handed_over(words["preserve-fds"] or 0)
     made.no_pivot = bool(words["no-pivot"])
     made.no_new_keyring = bool(words["no-new-keyring"])
@@ -93,7 +82,7 @@ def manager(words: Words) -> str:
 
 def enter_bundle(words: Words) -> str:
     """Go to the bundle's directory; its absolute path."""
-    bundle = _absolute(words["bundle"] or ".")
+    bundle = ospath.absolute(words["bundle"] or ".")
     try:
         os.chdir(bundle)
     except OSError as error:

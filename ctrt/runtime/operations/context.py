@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import posix as os  # `os` itself takes long to import: linux/ospath.py
 
 from ctrt.linux import calls as k
 

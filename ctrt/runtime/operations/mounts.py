@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import os
+import posix as os  # `os` itself takes long to import: linux/ospath.py
 
 from ctrt.linux import calls as k
+from ctrt.linux import ospath
 from ctrt.runtime.operations.context import (
     EBUSY,
     EINVAL,
@@ -46,7 +47,7 @@ def private_parent(context: Context, path: str) -> None:
             # It is no mount point: the mount lies above.
             if error.errno != EINVAL or path == "/":
                 raise
-        path = os.path.dirname(path)
+        path = path.rpartition("/")[0] or "/"
 
 
 def configured(
@@ -105,7 +106,7 @@ def file_system(
     try:
         context.fds[name] = configured(fstype, options, attributes, source)
     except OSError as error:
-        if error.errno not in (EPERM, EBUSY) or not instead or not os.path.isdir(instead):
+        if error.errno not in (EPERM, EBUSY) or not instead or not ospath.is_directory(instead):
             raise
         tree = k.open_tree(k.AT_FDCWD, instead, k.OPEN_TREE_CLONE | k.AT_RECURSIVE)
         context.fds[name] = tree
@@ -290,7 +291,7 @@ def attach(
 
 def _end(context: Context, path: str, kind: str) -> int:
     """Open what a path ends in, be it a symbolic link, and make it where it is missing."""
-    parent_path, _, name = os.path.normpath(path).rpartition("/")
+    parent_path, _, name = ospath.normal(path).rpartition("/")
     parent = place(context, parent_path or "/", "directory")
     try:
         return os.open(name, O_PATH | os.O_NOFOLLOW, dir_fd=parent)
@@ -302,7 +303,7 @@ def _end(context: Context, path: str, kind: str) -> int:
 
 def _keep_proc(target: int, path: str) -> None:
     """Refuse a place in procfs that a path leads to by a link: the planner judges by the words."""
-    named = f"{os.path.normpath(path)}/".startswith("/proc/")
+    named = f"{ospath.normal(path)}/".startswith("/proc/")
     if not named and k.file_system_of(target) == k.PROC_SUPER_MAGIC:
         raise OSError(EINVAL, "cannot be mounted because a symbolic link leads inside /proc", path)
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import marshal
-import os
+import posix as os  # `os` itself takes long to import: linux/ospath.py
 import select
 
 from ctrt.linux import calls as k
+from ctrt.linux import ospath
 from ctrt.runtime.operations.context import EINVAL, ENOENT, EPERM, Context
 from ctrt.runtime.operations.host import write
 
@@ -88,6 +89,7 @@ def clone(
             made = _clone_beside(context, into, (target, kinds), oom_score)
             if made >= 0:
                 return made
+        joins = ((joins[0][0], kinds),)
     answer, tell = os.pipe()
     # It is born in the cgroup already, and its child inherits that: from within the container's
     # cgroup namespace nothing may be moved across its border where cgroup v2 is mounted with
@@ -111,7 +113,7 @@ def clone(
         except BaseException as error:
             message = (-1, -1, 0, f"{type(error).__name__}: {error}")
         os.write(tell, marshal.dumps(message))
-        os._exit(0)
+        os._exit(0)  # noqa: SLF001  # as public as in os
     _, status = os.waitpid(between, 0)
     os.close(pidfd)
     os.close(tell)
@@ -172,7 +174,7 @@ def _clone_beside(
             failed = (EINVAL, f"{type(error).__name__}: {error}")
         os.write(tell, marshal.dumps(failed))
         if failed[0]:
-            os._exit(125)
+            os._exit(125)  # noqa: SLF001  # as public as in os
         return 0
     poll = select.poll()
     poll.register(answer, select.POLLIN)
@@ -279,9 +281,7 @@ def write_map(
     pid = os.posix_spawn(helper, [helper, str(pid), *arguments], {})
     _, status = os.waitpid(pid, 0)
     if status != 0:
-        raise PermissionError(
-            1, f"{os.path.basename(helper)} refused the range; see /etc/sub{kind}", ""
-        )
+        raise PermissionError(1, f"{ospath.last(helper)} refused the range; see /etc/sub{kind}", "")
 
 
 def deny_setgroups(context: Context) -> None:

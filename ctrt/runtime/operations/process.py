@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import _signal
-import os
+import posix as os  # `os` itself takes long to import: linux/ospath.py
 import select
 
 from ctrt.linux import calls as k
-from ctrt.linux import capabilities
+from ctrt.linux import capabilities, ospath
 from ctrt.runtime.operations.context import (
     EINVAL,
     ENOENT,
@@ -80,7 +80,7 @@ def die_with_parent(context: Context, number: int = _SIGKILL) -> None:
     poll = select.poll()
     poll.register(context.back[1], 0)
     if poll.poll(0):
-        os._exit(125)
+        os._exit(125)  # noqa: SLF001  # as public as in os
 
 
 def become(context: Context, uid: int, gid: int, groups: tuple[int, ...] | None) -> None:
@@ -184,7 +184,7 @@ def home(context: Context, uid: int) -> None:
         for line in os.read(passwd, _LARGEST_PASSWD).split(b"\n"):
             fields = line.split(b":")
             if len(fields) > 5 and fields[2] == b"%d" % uid:
-                context.home = os.fsdecode(fields[5]) or "/"
+                context.home = ospath.decoded(fields[5]) or "/"
                 return
     finally:
         os.close(passwd)
@@ -228,7 +228,7 @@ def execute(
     if told:
         number = (denied or failed).errno or 0
         os.write(context.back[1], REFUSED + bytes((number,)))
-        os._exit(127)
+        os._exit(127)  # noqa: SLF001  # as public as in os
     raise denied or failed
 
 
@@ -240,7 +240,7 @@ def _by_way_of_stand_in(
 
     paths = candidates(arguments[0], variables)
     for path in paths:
-        if executable(path) and not os.path.isdir(path):
+        if executable(path) and not ospath.is_directory(path):
             break
     else:
         path = paths[0]

@@ -13,8 +13,9 @@ Source: memfd_create(2), F_ADD_SEALS in fcntl(2), elf(5), proc_pid_exe(5).
 from __future__ import annotations
 
 import fcntl
-import os
+import posix as os  # `os` itself takes long to import: linux/ospath.py
 
+from ctrt.linux import ospath
 from ctrt.runtime.operations.context import BECOMING, REFUSED
 
 TYPE_CHECKING = False
@@ -102,7 +103,7 @@ _MACHINES: dict[str, tuple[int, Callable[[int, bytes], bytes]]] = {
 def image(machine: str, pipe: int, path: str) -> bytes:
     """The program as an ELF file, which executes `path` with its own arguments and environment."""
     number, code = _MACHINES[machine]
-    body = code(pipe, os.fsencode(path) + b"\0")
+    body = code(pipe, ospath.encoded(path) + b"\0")
     size = (_HEADERS + len(body)).to_bytes(8, "little")
 
     def little(value: int, length: int) -> bytes:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import os
+import posix as os  # `os` itself takes long to import: linux/ospath.py
 
 from ctrt.errors import CtrtError
 from ctrt.linux import calls as k
+from ctrt.linux import ospath
 from ctrt.runtime.plan import INSIDE, OUTSIDE, Step
 from ctrt.runtime.planner.namespaces import SPEC, Spaces, extents
 from ctrt.runtime.planner.roots import ADMIN, PROPAGATION
@@ -109,7 +110,7 @@ def _check_proc(place: str, destination: str, kind: str, source: str, *, bind: b
 
     The runtime, and programs in the container, trust what they read and write there.
     """
-    path = os.path.normpath(destination)
+    path = ospath.normal(destination)
     if path.startswith("/proc/") and path not in _OVER_PROC:
         raise CtrtError(
             f"{place}.destination: {destination!r} cannot be mounted because it is inside /proc"
@@ -207,7 +208,7 @@ class Mounts:
         self, config: Config, spaces: Spaces, host: Host, bundle: str, root: str = ""
     ) -> None:
         self._bundle = bundle
-        self._root = os.path.normpath(self._from_bundle(root)) if root else ""
+        self._root = ospath.normal(self._from_bundle(root)) if root else ""
         # In a new user namespace the child has none of the caller's rights on the way there.
         self._as_caller = host.capable and "user" in spaces.new
         self.sources: list[Call] = []
@@ -233,7 +234,7 @@ class Mounts:
         """What a path of the host is called below the container's root; "" if it is not there."""
         if not self._root or self._root == "/":
             return ""
-        path = os.path.normpath(path)
+        path = ospath.normal(path)
         if path != self._root and not path.startswith(f"{self._root}/"):
             return ""
         return path[len(self._root) :] or "/"
@@ -553,7 +554,7 @@ def devices(config: Config, spaces: Spaces, host: Host) -> list[Step]:
             calls += _bound(path)
     for index, entry in enumerate(listed):
         path, kind = entry["path"], entry["type"]
-        if os.path.normpath(path) == "/dev/ptmx":
+        if ospath.normal(path) == "/dev/ptmx":
             continue  # always the link to that of the container's own devpts: config-linux.md
         number = (int(entry.get("major") or 0), int(entry.get("minor") or 0))
         mode = _NODES[kind] | (0o666 if entry.get("fileMode") is None else entry["fileMode"])
