@@ -6,7 +6,7 @@ Finding one costs a file's reading; the compiler is only imported where there is
 from __future__ import annotations
 
 import marshal
-import os
+import posix as os  # `os` itself takes long to import: ospath.py
 import sys
 
 if sys.version_info >= (3, 12):  # hashlib would load OpenSSL
@@ -40,10 +40,12 @@ def cached(profile: dict[str, Any], directory: str) -> bytes:
             return bytes(program)
     except OSError:
         pass
+    from os import makedirs
+
     from ctrt.linux.seccomp import compile_profile
 
     compiled = compile_profile(profile)
-    os.makedirs(directory, mode=0o700, exist_ok=True)
+    makedirs(directory, mode=0o700, exist_ok=True)
     temporary = f"{path}.{os.urandom(4).hex()}"
     with open(temporary, "wb") as file:
         file.write(sha256(compiled).digest() + compiled)

@@ -68,7 +68,7 @@ def test_what_makes_a_container_or_enters_one_does_without_os():
         *("ctrt.cli.runtime.entering", "ctrt.runtime.lifecycle", "ctrt.runtime.waiting"),
         *("ctrt.runtime.planner.containers", "ctrt.runtime.planner.entering"),
         *("ctrt.runtime.cgroup", "ctrt.runtime.host", "ctrt.runtime.operations.stand_in"),
-        "ctrt.oci.spec",
+        *("ctrt.oci.spec", "ctrt.linux.filters"),
     )
     assert loaded & {"os", "_socket", *HEAVY} == set()
 
