@@ -90,7 +90,7 @@ test-rootless: $(BUILD)/.test
 
 pictures: $(BUILD)/.test ## make the pictures of docs/guide.md anew
 	CTRT_SCREENSHOTS=$(CURDIR)/$(BUILD)/pictures $(PYTEST) tests/browser/test_lab_person.py \
-		tests/browser/test_lab_views.py
+		tests/browser/test_lab_panel.py tests/browser/test_lab_views.py
 	for picture in docs/pictures/notebook-*.png; do \
 		cp $(BUILD)/pictures/$${picture#docs/pictures/notebook-} $$picture; done
 

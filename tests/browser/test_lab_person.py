@@ -314,6 +314,39 @@ def test_the_lecture_s_unshare(lab_page: LabPage) -> None:
     _keep(lab_page, "unshare", last)
 
 
+def test_two_terminals_of_a_lesson_on_mounts(lab_page: LabPage) -> None:
+    _open(
+        lab_page,
+        "%%unshare --as one -Urm\nmount -t tmpfs none /srv; mkdir /srv/disk\n"
+        "mount -t tmpfs disk /srv/disk; mount --make-shared /srv/disk",
+        "%%unshare --in one --as two -m --propagation unchanged\n"
+        "mkdir /srv/disk/here; mount -t tmpfs two /srv/disk/here",
+        "%%unshare --in one\ngrep two /proc/mounts",
+        "%ctrt graph mounts --below /srv one two",
+        "%ctrt ps",
+    )
+    lab_page.run_all()
+    expect(_cell(lab_page, 2)).to_contain_text("two /srv/disk/here tmpfs")
+    expect(lab_page.view).to_contain_text("Mounts of one and of two")
+    last = _cell(lab_page, 4)
+    expect(last).to_contain_text("kept for cells, by unshare")
+    _keep(lab_page, "sandboxes", last)
+
+
+def test_a_flood_leaves_the_page_alive(lab_page: LabPage) -> None:
+    _open(
+        lab_page,
+        f"%%container {IMAGE}\ni=0; while test $i -lt 300000; do i=$((i+1)); echo $i; done",
+        "len(_output.text().splitlines()), _output",
+    )
+    lab_page.run_all()
+    flood = _cell(lab_page, 0)
+    expect(flood).to_contain_text("which is too much for a page. All of it: _output.text()")
+    expect(flood.locator(".jp-OutputArea-output").last).to_contain_text("\n300000\n")
+    expect(_cell(lab_page, 1)).to_contain_text("(300000, 2.0 MB of output: .text(), .save(path))")
+    assert "rate exceeded" not in lab_page.page.locator(".jp-Notebook").inner_text()
+
+
 def test_a_start_step_by_step(lab_page: LabPage) -> None:
     _open(lab_page, f"%%container --step {IMAGE}\necho it ran")
     page = lab_page.page

@@ -73,7 +73,7 @@ def test_two_terminals_of_one_lesson(one: Kernel) -> None:
         "/srv/a/two",
     ]
     picture = one.good("%ctrt graph mounts --below /srv one two").result["text/plain"]
-    assert picture.startswith("Mounts of Sandbox one and of Sandbox two\n")
+    assert picture.startswith("Mounts of one and of two\n")
     assert "master:" in picture
     # One that only this cell has: the next one is in the sandbox's again.
     kinds = "readlink /proc/self/ns/uts"

@@ -48,7 +48,11 @@ def _graph(engine: Engine, values: Values, _report: Report) -> Picture | Text:
 
 def _within(title: str) -> str:
     """A title as a part of another one."""
-    return title[:1].lower() + title[1:] if title.startswith(("Container ", "The ")) else title
+    return (
+        title[:1].lower() + title[1:]
+        if title.startswith(("Container ", "Sandbox ", "The "))
+        else title
+    )
 
 
 def _seen(target: Target) -> System:
@@ -149,7 +153,7 @@ def _name(target: Target, ids: bool) -> str:
     from ctrt import observe
 
     if target.title:
-        return target.title.removeprefix("Container ")
+        return target.title.removeprefix("Container ").removeprefix("Sandbox ")
     if ids:
         return f"process {target.pid}"
     return target.command or observe.capabilities(target.pid).name
