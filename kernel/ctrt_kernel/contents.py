@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from ctrt.images.store import Image
 
 _WORLDS = ("", ".user", ".single")
+_MOST_LINKS = 40
+"""As many as the kernel follows: path_resolution(7)."""
 
 
 class Contents:
@@ -44,6 +46,7 @@ class Contents:
         """Names in a directory and their modes; empty if there is no such directory."""
         found: dict[str, int] = {}
         hidden: set[str] = set()
+        directory = self._real(directory)
         for lower in self._lowers:
             for name, status in _listed(lower, directory):
                 if name in hidden or name in found:
@@ -53,6 +56,31 @@ class Contents:
                 else:
                     found[name] = status.st_mode
         return found
+
+    def _real(self, path: str) -> str:
+        """A path without symbolic links: one of a layer may lead to what another one changes."""
+        done, left, links = "", path.split("/")[::-1], 0
+        while left and links < _MOST_LINKS:
+            name = left.pop()
+            if name == "..":
+                done = done.rpartition("/")[0]
+            elif name not in ("", "."):
+                target = next(
+                    (
+                        t
+                        for lower in self._lowers
+                        if (t := _link(lower, f"{done}/{name}")) is not None
+                    ),
+                    "",
+                )
+                if not target:
+                    done = f"{done}/{name}"
+                    continue
+                links += 1
+                left += target.split("/")[::-1]
+                if target.startswith("/"):
+                    done = ""
+        return done or "/"
 
     def commands(self) -> dict[str, str]:
         """The programs in the image's PATH, and where each is."""
@@ -103,17 +131,33 @@ def _remembered(engine: Engine, image: Image) -> Contents:
     return found
 
 
-def _listed(lower: str, directory: str) -> list[tuple[str, os.stat_result]]:
-    """A directory of one layer; links are followed inside the layer only."""
+def _link(lower: str, path: str) -> str | None:
+    """Where a link of a layer points to; "" for what is none, None where there is nothing."""
+    try:
+        descriptor = _opened(lower, path, os.O_PATH | os.O_NOFOLLOW)
+    except OSError:
+        return None
+    try:
+        is_link = stat.S_ISLNK(os.fstat(descriptor).st_mode)
+        return os.readlink("", dir_fd=descriptor) if is_link else ""
+    finally:
+        os.close(descriptor)
+
+
+def _opened(lower: str, path: str, flags: int) -> int:
     root = os.open(lower, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        descriptor = calls.openat2(
-            root, directory, os.O_RDONLY | os.O_DIRECTORY, calls.RESOLVE_IN_ROOT
-        )
-    except OSError:
-        return []
+        return calls.openat2(root, path, flags, calls.RESOLVE_IN_ROOT)
     finally:
         os.close(root)
+
+
+def _listed(lower: str, directory: str) -> list[tuple[str, os.stat_result]]:
+    """A directory of one layer; links are followed inside the layer only."""
+    try:
+        descriptor = _opened(lower, directory, os.O_RDONLY | os.O_DIRECTORY)
+    except OSError:
+        return []
     try:
         return [
             (name, os.stat(name, dir_fd=descriptor, follow_symlinks=False))

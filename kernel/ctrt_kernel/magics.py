@@ -168,6 +168,11 @@ class CtrtMagics(Magics):
         engine = _engine()
         container = jobs.named(engine, name)
         command = values.operands
+        if getattr(values, "in") and command and _is_image(engine, command[0]):
+            raise CtrtError(
+                f"container: {command[0]} is an image, and with --in {name} there is none: "
+                "what follows the options is a COMMAND"
+            )
         body = _body(cell)
         if not command and body is None:
             raise CtrtError(f"container: --in {name} needs a cell to run, or a COMMAND")
@@ -481,6 +486,16 @@ def _engine(root: str | None = None) -> Engine:
     engine = default_engine(root)
     engine.recover()
     return engine
+
+
+def _is_image(engine: Engine, word: str) -> bool:
+    """Whether a word that should be a command names an image of the store."""
+    if "/" not in word or word.startswith(("/", ".")):
+        return False
+    try:
+        return engine.store.find(word) is not None
+    except CtrtError:
+        return False
 
 
 def _script(files: Files, body: bytes, path: str | None = SCRIPT_PATH) -> list[str]:

@@ -5,6 +5,9 @@ from __future__ import annotations
 import pytest
 from kernel_tools import IMAGE, Kernel, explained
 
+from ctrt.engine import Engine
+from ctrt.images.hostimage import from_host
+
 SAMPLES = {
     "%%container --no-ra": ["--no-raise-error"],
     "%%container --tm": ["--tmpfs"],
@@ -113,3 +116,20 @@ def test_what_a_word_means(kernel: Kernel) -> None:
 def test_a_script_is_no_python(kernel: Kernel) -> None:
     assert kernel.completions(f"%%container {IMAGE}\nzi") == []
     assert "zip" in kernel.completions("zi")
+
+
+def test_what_a_layer_has_deleted_is_not_offered(kernel: Kernel) -> None:
+    engine = Engine()
+    from_host(engine.store, "localhost/test/more", ["sh", "rm", "stty", "tty"])
+    engine.close()
+    kernel.good("%%image localhost/test/less\nFROM localhost/test/more\nRUN rm /usr/bin/tty")
+    for name, offered in (("more", ["tty"]), ("less", [])):
+        kernel.good(f"%%container localhost/test/{name}\n:")
+        assert kernel.completions(f"%%container localhost/test/{name}\ntt") == offered
+
+
+def test_variables_of_ipython_s_own_are_not_offered(kernel: Kernel) -> None:
+    kernel.good("mine = 1")
+    offered = kernel.completions("%%container --out ")
+    assert "mine" in offered
+    assert not [name for name in offered if name.startswith("_")]

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import time
 from pathlib import Path
 
+from ctrt_kernel.cells import GRACE_SECONDS, Interrupts
 from kernel_tools import IMAGE, Kernel, Message, leftovers, wait_until
 
 
@@ -115,3 +118,23 @@ def test_interrupts_while_a_cell_ends_lose_no_reply(kernel: Kernel, store: Path)
         assert outcome.reply["ename"] == "KeyboardInterrupt"
     assert kernel.good("1 + 1").result["text/plain"] == "2"
     assert leftovers(store) == []
+
+
+def test_a_press_just_after_the_end_is_not_passed_on() -> None:
+    passed = []
+    before = signal.signal(signal.SIGINT, lambda *_: passed.append(True))
+    try:
+        with Interrupts() as interrupts:
+            os.kill(os.getpid(), signal.SIGINT)
+            interrupts.detach()
+        os.kill(os.getpid(), signal.SIGINT)
+        assert (interrupts.count, passed) == (1, [])
+        time.sleep(GRACE_SECONDS + 0.1)
+        os.kill(os.getpid(), signal.SIGINT)
+        assert passed == [True]
+        with Interrupts():
+            pass
+        os.kill(os.getpid(), signal.SIGINT)
+        assert passed == [True, True]  # nothing was interrupted, so there is nothing to wait for
+    finally:
+        signal.signal(signal.SIGINT, before)

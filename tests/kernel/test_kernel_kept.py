@@ -32,6 +32,13 @@ def test_the_next_cell_runs_in_it(one: Kernel) -> None:
     )
 
 
+def test_an_image_is_no_command(one: Kernel) -> None:
+    assert one.bad(f"%%container --in one {IMAGE}\ntrue") == (
+        f"CtrtError: container: {IMAGE} is an image, and with --in one there is none: "
+        "what follows the options is a COMMAND"
+    )
+
+
 def test_two_containers_are_two(one: Kernel) -> None:
     one.good(f"%%container --as two {IMAGE}")
     one.good("%%container --in two\ntest ! -e /left && echo other > /left")

@@ -85,3 +85,17 @@ def test_a_start_that_is_called_off(kernel: Kernel) -> None:
         assert "called off" in outcome.error or "KeyboardInterrupt" in outcome.error
         assert "ran\n" not in outcome.stream("stdout")
     assert kernel.good("%ctrt ps").result["text/plain"].count("\n") == 0
+
+
+def test_stop_does_not_wait_for_who_cannot_hear_it(kernel: Kernel) -> None:
+    kernel.good(f"%container --bg=deaf {IMAGE} sleep 600")
+    outcome = kernel.good("deaf.stop(50)")
+    assert outcome.result["text/plain"] == "137"
+    assert outcome.messages[-1].seconds < 25
+
+
+def test_a_handle_keeps_the_latest_output_only(kernel: Kernel) -> None:
+    kernel.good(f"%container --bg=much {IMAGE} seq 1500000")
+    kernel.good("much.wait()")
+    seen = kernel.good("text = much.text(); print(len(text) >> 20, text[-8:], end='')")
+    assert seen.stream("stdout") == "7 1500000\n"
