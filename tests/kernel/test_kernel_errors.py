@@ -130,3 +130,8 @@ def test_a_port_that_is_taken(kernel: Kernel) -> None:
         f"CtrtError: images cannot be served on 127.0.0.1:{port}: Address already in use; "
         "choose another by --port, 0 for a free one"
     )
+
+
+def test_a_line_of_a_string_is_no_mistyped_magic(kernel: Kernel) -> None:
+    outcome = kernel.good("image = 2\ntext = '''\n%contaner a\n'''\nprint(text, (5\n%image))")
+    assert outcome.stream("stdout") == "\n%contaner a\n 1\n"
