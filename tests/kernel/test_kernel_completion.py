@@ -126,6 +126,7 @@ def test_what_a_layer_has_deleted_is_not_offered(kernel: Kernel) -> None:
     for name, offered in (("more", ["tty"]), ("less", [])):
         kernel.good(f"%%container localhost/test/{name}\n:")
         assert kernel.completions(f"%%container localhost/test/{name}\ntt") == offered
+    kernel.good("%ctrt rmi localhost/test/less localhost/test/more")
 
 
 def test_variables_of_ipython_s_own_are_not_offered(kernel: Kernel) -> None:
