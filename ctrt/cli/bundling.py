@@ -46,7 +46,7 @@ _TOGETHER = (
     "runtime.planner.process runtime.operations.stand_in",
     "runtime.cgroup_operations",
     "runtime.undoing",
-    "runtime.lifecycle runtime.waiting oci.spec",
+    "runtime.lifecycle runtime.waiting oci.checking oci.rules oci.spec",
     "runtime.planner.containers runtime.cgroup",
     "cli.runtime.foreground",
     "cli.runtime.entering runtime.planner.entering",

@@ -211,13 +211,13 @@ def _ulimit(text: str) -> Config:
 
 
 def _sysctl(text: str, kinds: set[str]) -> tuple[str, str]:
-    from ctrt.oci import spec
+    from ctrt.oci.rules import sysctl_namespace
 
     name, equals, value = text.partition("=")
     if not equals:
         raise CtrtError(f"--sysctl {text!r} is not NAME=VALUE")
     try:
-        need = spec.sysctl_namespace(name)
+        need = sysctl_namespace(name)
     except ValueError as error:
         raise CtrtError(f"--sysctl: {name} {error}") from None
     if need not in kinds:

@@ -605,6 +605,8 @@ def test_the_import_loads_nothing_but_the_scanner():
         "ctrt",
         "ctrt.errors",
         "ctrt.oci",
+        "ctrt.oci.checking",
         "ctrt.oci.fastjson",
+        "ctrt.oci.rules",
         "ctrt.oci.spec",
     }
