@@ -46,10 +46,10 @@ _TOGETHER = (
     "runtime.planner.process runtime.operations.stand_in",
     "runtime.cgroup_operations",
     "runtime.undoing",
-    "runtime.lifecycle runtime.waiting oci.checking oci.rules oci.spec",
-    "runtime.planner.containers runtime.cgroup",
+    "runtime.starting runtime.waiting oci.checking oci.rules oci.spec",
+    "runtime.creating runtime.planner.containers runtime.cgroup",
     "cli.runtime.foreground",
-    "cli.runtime.entering runtime.planner.entering",
+    "cli.runtime.entering runtime.entering runtime.planner.entering",
 )
 
 

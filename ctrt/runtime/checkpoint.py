@@ -18,7 +18,7 @@ import stat
 from ctrt.errors import CtrtError
 from ctrt.linux import calls as k
 from ctrt.oci import fastjson
-from ctrt.runtime import console, criu, executor, existing, lifecycle
+from ctrt.runtime import console, creating, criu, executor, existing, starting
 from ctrt.runtime.plan import INSIDE, Plan, Step
 from ctrt.runtime.planner.namespaces import made
 from ctrt.runtime.records import Record, write_whole
@@ -116,7 +116,7 @@ def restore(
     root: str,
     identifier: str,
     bundle: str,
-    options: lifecycle.Options,
+    options: starting.Options,
     wishes: Wishes,
     *,
     stdio: tuple[int, int, int],
@@ -128,22 +128,22 @@ def restore(
     """
     from ctrt.runtime.host import Host
 
-    config, data = lifecycle.load_config(options.config or f"{bundle}/config.json")
+    config, data = creating.load_config(options.config or f"{bundle}/config.json")
     terminal = bool(config["process"].get("terminal"))
-    lifecycle.check_terminal(terminal, options)
+    starting.check_terminal(terminal, options)
     streams, masks = (_saved(wishes.images, name) for name in (_STREAMS, _MASKS))
     os.makedirs(wishes.work, mode=0o700, exist_ok=True)
     host = Host.probe()
-    groups = lifecycle.plan_cgroup(root, identifier, config, host, options)
-    rootfs = lifecycle.find_rootfs(bundle, config["root"]["path"])
+    groups = creating.plan_cgroup(root, identifier, config, host, options)
+    rootfs = creating.find_rootfs(bundle, config["root"]["path"])
     record = Record.make(root, identifier)
     worker = criu.Criu(wishes.program)
     started: executor.Started | None = None
     joined: dict[str, int] = {}
-    listener = _Listener(config, lifecycle.told_to_hooks(identifier, bundle, config))
+    listener = _Listener(config, creating.told_to_hooks(identifier, bundle, config))
     try:
         if terminal:
-            listener.channel = lifecycle.console_channel(options)
+            listener.channel = starting.console_channel(options)
         for path, _, name in _joined(config):
             joined[name] = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         mounts = _outside_mounts(config, masks)
@@ -159,7 +159,7 @@ def restore(
         try:
             child = executor.execute(plan.wire(), fds, preserved=(worker.theirs, *joined.values()))
         except executor.StartError as error:
-            raise lifecycle.start_error(plan, error) from None
+            raise starting.start_error(plan, error) from None
         try:
             pid = worker.attend(listener.hear)
         finally:
@@ -170,9 +170,9 @@ def restore(
             raise CtrtError(_reason("restore", f"{wishes.work}/restore.log"), status=1)
         started = executor.Started(pid, k.pidfd_open(pid), False, None)
         record.write("config.json", data)
-        record.state = lifecycle.new_state(identifier, bundle, rootfs, config, pid, groups)
+        record.state = creating.new_state(identifier, bundle, rootfs, config, pid, groups)
         if options.pid_file:
-            lifecycle.write_pid(options.pid_file, pid)
+            starting.write_pid(options.pid_file, pid)
         record.save()
     except BaseException:
         if started is not None:

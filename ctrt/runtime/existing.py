@@ -3,9 +3,9 @@
     start    tells the process to become the program
     delete   takes back what the plan made, and forgets the container
 
-Engines call these for every container, so they are apart from `lifecycle.py`, and import little:
-not even `os`, whose import is a sixth of all that such a command does (it makes the classes of
-collections.abc). `posix` is the part of it that is needed.
+Engines call these for every container, so they are apart from `creating.py` and `entering.py`,
+and import little: not even `os`, whose import is a sixth of all that such a command does (it makes
+the classes of collections.abc). `posix` is the part of it that is needed.
 """
 
 from __future__ import annotations

@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 
     Call = tuple[Any, ...]
 
+VERSION = "1.3.0"
+"""The version of the OCI runtime specification whose words the state speaks."""
+
 _ENXIO = 6
 _ENOTEMPTY = 39
 _ESRCH = 3
@@ -339,6 +342,13 @@ class Record:
             os.close(descriptor)
             return -1
         return descriptor
+
+
+def timestamp(nanoseconds: int | None = None) -> str:
+    """A moment (now) in RFC 3339, in UTC."""
+    moment = time.time_ns() if nanoseconds is None else nanoseconds
+    seconds, rest = divmod(moment, 1_000_000_000)
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds)) + f".{rest:09d}Z"
 
 
 def write_whole(path: str, data: bytes, mode: int) -> None:

@@ -58,14 +58,19 @@ def test_what_engines_call_for_every_container_does_without_os():
         *("ctrt.cli.runtime.main", "ctrt.cli.runtime.verbs", "ctrt.runtime.existing"),
         *("ctrt.runtime.group", "ctrt.runtime.cgroup_operations", "ctrt.runtime.undoing"),
     )
-    assert loaded & {"os", "select", "_ctypes", "_socket", "ctrt.runtime.lifecycle"} == set()
+    assert loaded & {"os", "select", "_ctypes", "_socket", "ctrt.runtime.starting"} == set()
 
 
 def test_what_makes_a_container_or_enters_one_does_without_os():
     """`os` alone is a twentieth of create, run and exec."""
     loaded = loaded_by(
         *("ctrt.cli.runtime.main", "ctrt.cli.runtime.verbs", "ctrt.cli.runtime.foreground"),
-        *("ctrt.cli.runtime.entering", "ctrt.runtime.lifecycle", "ctrt.runtime.waiting"),
+        *(
+            "ctrt.cli.runtime.entering",
+            "ctrt.runtime.creating",
+            "ctrt.runtime.entering",
+            "ctrt.runtime.waiting",
+        ),
         *("ctrt.runtime.planner.containers", "ctrt.runtime.planner.entering"),
         *("ctrt.runtime.cgroup", "ctrt.runtime.host", "ctrt.runtime.operations.stand_in"),
         *("ctrt.oci.spec", "ctrt.linux.filters"),

@@ -38,7 +38,7 @@ OWN = {
     for name, function in operations.OPERATIONS.items()
     if function.__module__.startswith("ctrt.runtime.operations")
 }
-"""The operations of every start; lifecycle and cgroup modules add theirs when they are loaded."""
+"""The operations of every start; others add theirs when they are loaded."""
 
 
 def every_plan():

@@ -6,7 +6,7 @@ import os
 
 from ctrt.linux import capabilities, tasks
 from ctrt.linux.calls import NAMESPACE_FLAGS
-from ctrt.runtime.lifecycle import VERSION
+from ctrt.runtime.records import VERSION
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from ctrt.cli.runtime.verbs import make_options, root_of
 from ctrt.errors import CtrtError
 from ctrt.linux import ospath
-from ctrt.runtime import existing, lifecycle
+from ctrt.runtime import entering, existing
 from ctrt.runtime.records import Record
 
 TYPE_CHECKING = False
@@ -33,7 +33,7 @@ def execute(words: Words) -> int:
     from ctrt.cli.runtime import foreground
 
     awake = -1 if made.detach else foreground.listen()
-    started = lifecycle.enter(record, process, made, stdio=_STDIO, cgroups=words["cgroup"] or ())
+    started = entering.enter(record, process, made, stdio=_STDIO, cgroups=words["cgroup"] or ())
     if made.detach:
         return 0
     return foreground.attend(started, awake, foreground.receive(made))

@@ -8,7 +8,7 @@ import select
 
 from ctrt.linux import calls as k
 from ctrt.linux import ospath
-from ctrt.runtime import existing, failure, lifecycle
+from ctrt.runtime import existing, failure, starting
 from ctrt.runtime.executor import Started, StartError
 
 TYPE_CHECKING = False
@@ -26,11 +26,13 @@ _STDIO = (0, 1, 2)
 
 
 def run(
-    root: str, identifier: str, bundle: str, made: lifecycle.Options, *, keep: bool = False
+    root: str, identifier: str, bundle: str, made: starting.Options, *, keep: bool = False
 ) -> int:
     """Create a container, start it, and unless it is detached wait for its end and delete it."""
     awake = -1 if made.detach else listen()
-    record, process = lifecycle.create(root, identifier, bundle, made, stdio=_STDIO)
+    from ctrt.runtime import creating
+
+    record, process = creating.create(root, identifier, bundle, made, stdio=_STDIO)
     ready: Listener | None = None
     try:
         if ospath.variable("NOTIFY_SOCKET"):
@@ -41,7 +43,7 @@ def run(
             process.go()
         except StartError as error:
             existing.forget(record)
-            raise lifecycle.start_error(made.plan, error) from None
+            raise starting.start_error(made.plan, error) from None
         existing.after_start(record)
         # Others may stop, pause or look at it while we wait.
         record.release()
@@ -58,7 +60,7 @@ def run(
     return status
 
 
-def receive(made: lifecycle.Options) -> int:
+def receive(made: starting.Options) -> int:
     """The master of the terminal that is this command's to look after; -1 where there is none."""
     if made.console < 0:
         return -1
@@ -67,9 +69,7 @@ def receive(made: lifecycle.Options) -> int:
     return console.receive(made.console)
 
 
-def restore(
-    root: str, identifier: str, bundle: str, made: lifecycle.Options, wishes: Wishes
-) -> int:
+def restore(root: str, identifier: str, bundle: str, made: starting.Options, wishes: Wishes) -> int:
     """Restore a container, and unless it is detached wait for its end and delete it."""
     from ctrt.runtime import checkpoint
 

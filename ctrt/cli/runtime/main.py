@@ -69,7 +69,7 @@ def _check_log(words: Words) -> None:
 
 def _do(words: Words) -> int:
     if words["version"]:
-        from ctrt.runtime.lifecycle import VERSION
+        from ctrt.runtime.records import VERSION
 
         print(f"ctrt-runtime version {_version()}\nspec: {VERSION}")
         return 0
@@ -88,9 +88,9 @@ def _do(words: Words) -> int:
 
     existing.on_warning = lambda sentence: log(words, "warning", sentence)
     if words["debug"] or words["log-level"] == "debug":
-        from ctrt.runtime import lifecycle as life
+        from ctrt.runtime import starting
 
-        life.on_plan = lambda plan: _explain(words, plan)
+        starting.on_plan = lambda plan: _explain(words, plan)
     return verbs.do(words)
 
 
@@ -162,7 +162,7 @@ def log(words: Words, level: str, sentence: str, *, ours: bool = True) -> None:
         return
     sentence = one_line(sentence)
     if path or words["log-format"] == "json" or level == "debug":
-        from ctrt.runtime.lifecycle import timestamp
+        from ctrt.runtime.records import timestamp
 
         if words["log-format"] == "json":
             from ctrt.oci import fastjson

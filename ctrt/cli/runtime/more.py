@@ -206,9 +206,9 @@ def update(words: Words) -> int:
             resources = spec.resources(resources, name="update")
         if "intelRdt" in resources:
             raise CtrtError("intelRdt: this machine has no Intel RDT to set", status=1)
-        from ctrt.runtime import lifecycle
+        from ctrt.runtime import updating
 
-        lifecycle.update(record, resources)
+        updating.update(record, resources)
     finally:
         record.release()
     return 0

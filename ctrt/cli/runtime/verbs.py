@@ -16,7 +16,7 @@ from ctrt.runtime.records import default_root
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ctrt.cli.runtime.options import Words
-    from ctrt.runtime.lifecycle import Options
+    from ctrt.runtime.starting import Options
 
 _STDIO = (0, 1, 2)
 
@@ -48,7 +48,7 @@ def one(words: Words) -> str:
 
 def make_options(words: Words) -> Options:
     """The options of create, run and exec that say how a process is started."""
-    from ctrt.runtime.lifecycle import Options, handed_over
+    from ctrt.runtime.starting import Options, handed_over
 
     # Which processors a container uses is its configuration's to say, not its caller's.
     if len(os.sched_getaffinity(0)) < (os.cpu_count() or 1):
@@ -91,10 +91,10 @@ def enter_bundle(words: Words) -> str:
 
 
 def _create(words: Words) -> int:
-    from ctrt.runtime import lifecycle
+    from ctrt.runtime import creating
 
     identifier, made, root = one(words), make_options(words), root_of(words)
-    record, process = lifecycle.create(root, identifier, enter_bundle(words), made, stdio=_STDIO)
+    record, process = creating.create(root, identifier, enter_bundle(words), made, stdio=_STDIO)
     process.stay()
     record.release()
     return 0
