@@ -14,7 +14,8 @@ from ctrt.oci import fastjson
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from ctrt.images.store import Spawn, Store
+    from ctrt.images.locks import Spawn
+    from ctrt.images.store import Store
 
     Extents = tuple[tuple[int, int, int], ...]
 

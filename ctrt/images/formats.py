@@ -33,7 +33,8 @@ from ctrt.oci.reference import parse_new
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from ctrt.images.store import Image, Spawn, Store
+    from ctrt.images.locks import Spawn
+    from ctrt.images.store import Image, Store
 
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _SMALL = 1 << 20

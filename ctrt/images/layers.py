@@ -20,8 +20,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any, Self
 
+    from ctrt.images.locks import Spawn
     from ctrt.images.progress import Progress
-    from ctrt.images.store import Image, Layer, Spawn, Store
+    from ctrt.images.store import Image, Layer, Store
 
     _Made = tuple[Layer, str, str]
 

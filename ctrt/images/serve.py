@@ -39,7 +39,8 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable
     from typing import Any
 
-    from ctrt.images.store import Store, Temporary
+    from ctrt.images.locks import Temporary
+    from ctrt.images.store import Store
 
 PIECE_BYTES = 256 << 10
 _PAGE = 1000

@@ -22,6 +22,7 @@ import fcntl
 import os
 
 from ctrt.errors import CtrtError
+from ctrt.images.locks import Lock, Temporary, remove
 from ctrt.oci import fastjson, media
 from ctrt.oci.digest import chain_ids
 from ctrt.oci.reference import Reference, check_digest, is_short, parse
@@ -30,11 +31,10 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from types import TracebackType
-    from typing import Any, BinaryIO, Self
+    from typing import Any, BinaryIO
 
+    from ctrt.images.locks import Spawn
     from ctrt.images.registries import Config
-
-    Spawn = Callable[[list[str]], int]
 
 BUILD_STEP = "io.ctrt.build.step"
 _EMPTY_INDEX = f'{{"schemaVersion":2,"mediaType":"{media.OCI_INDEX}","manifests":[]}}'
@@ -89,81 +89,7 @@ class Image:
         return f"Image({self.reference!r}, {self.digest[:19]!r})"
 
 
-class Temporary:
-    """A private directory under ROOT/tmp; a shared flock on it says that its owner lives.
-
-    Leaving the `with` block removes it. The lock goes with the process, however it dies.
-    """
-
-    __slots__ = ("_fd", "_spawn", "path")
-
-    def __init__(self, parent: str, spawn: Spawn | None = None) -> None:
-        self._spawn = spawn
-        while True:
-            self.path = os.path.join(parent, os.urandom(8).hex())
-            os.mkdir(self.path, 0o700)
-            # A cleaner may come between mkdir and open, or between open and flock: then we
-            # take another name.
-            try:
-                self._fd = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            except FileNotFoundError:
-                continue
-            try:
-                fcntl.flock(self._fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
-                if os.fstat(self._fd).st_nlink:
-                    return
-            except BlockingIOError:
-                pass
-            os.close(self._fd)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        value: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        try:
-            _remove_tree(self.path, self._spawn)
-        finally:
-            os.close(self._fd)
-
-
-class _Lock:
-    """flock(2) on a file of ROOT/locks for the length of a `with` block."""
-
-    __slots__ = ("_fd", "_mode", "_path", "taken")
-
-    def __init__(self, path: str, mode: int) -> None:
-        self._path = path
-        self._mode = mode
-        self._fd = -1
-        self.taken = False
-
-    def __enter__(self) -> Self:
-        self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(self._fd, self._mode)
-            self.taken = True
-        except BlockingIOError:
-            pass
-        except BaseException:
-            os.close(self._fd)
-            raise
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        value: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        os.close(self._fd)
-
-
-class _Hold(_Lock):
+class _Hold(Lock):
     """A shared lock; whoever leaves last collects the garbage that waited for it."""
 
     __slots__ = ("_store",)
@@ -422,7 +348,7 @@ class Store:
         self._prepare()
         self.clean(spawn)
         marker = self.path("locks", "garbage")
-        with _Lock(self.path("locks", "hold"), fcntl.LOCK_EX | fcntl.LOCK_NB) as lock:
+        with Lock(self.path("locks", "hold"), fcntl.LOCK_EX | fcntl.LOCK_NB) as lock:
             if not lock.taken:
                 os.close(os.open(marker, os.O_CREAT | os.O_CLOEXEC, 0o600))
                 return []
@@ -455,7 +381,7 @@ class Store:
                 continue
             try:
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                _remove_tree(path, spawn)
+                remove(path, spawn)
             except BlockingIOError:
                 pass
             finally:
@@ -469,10 +395,10 @@ class Store:
         self._prepare()
         return _Hold(self)
 
-    def unpacking(self) -> _Lock:
+    def unpacking(self) -> Lock:
         """Let one process at a time unpack layers into this store."""
         self._prepare()
-        return _Lock(self.path("locks", "unpack"), fcntl.LOCK_EX)
+        return Lock(self.path("locks", "unpack"), fcntl.LOCK_EX)
 
     def temporary(self, spawn: Spawn | None = None) -> Temporary:
         """Make a private directory for work in progress, on the store's file system."""
@@ -559,7 +485,7 @@ class Store:
 
     def _change(self, change: Callable[[list[dict[str, Any]]], list[dict[str, Any]]]) -> None:
         self._prepare()
-        with _Lock(self.path("locks", "index"), fcntl.LOCK_EX), self.temporary() as work:
+        with Lock(self.path("locks", "index"), fcntl.LOCK_EX), self.temporary() as work:
             aside = os.path.join(work.path, "index.json")
             index = {
                 "schemaVersion": 2,
@@ -697,22 +623,3 @@ def _write(fd: int, data: bytes) -> None:
     view = memoryview(data)
     while view:
         view = view[os.write(fd, view) :]
-
-
-def _remove_tree(path: str, spawn: Spawn | None) -> None:
-    """Remove a tree, by `spawn` when some of it belongs to ids that only are mapped there.
-
-    What can be removed by neither stays in ROOT/tmp until a call with `spawn`, and so does
-    what a program that we lost sight of still writes to.
-    """
-    from ctrt.images._tree import remove_tree
-
-    try:
-        remove_tree(path)
-    except PermissionError:
-        if spawn is not None:
-            from ctrt.images.layers import program
-
-            spawn(program("remove", path))
-    except OSError:
-        pass
