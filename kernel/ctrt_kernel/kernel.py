@@ -6,6 +6,8 @@ a kernel can: its name, its help menu, and what happens at shutdown.
 
 from __future__ import annotations
 
+import locale
+import os
 import signal
 import threading
 from importlib.metadata import version
@@ -42,6 +44,7 @@ class CtrtKernel(IPythonKernel):
             {"text": name, "url": f"{_MANUAL}/{path}.html"} for name, path in _PAGES
         ] + self.help_links[:2]
         _route_comm_replies()
+        _leave_a_locale_that_is_missing()
         self.shell.extension_manager.load_extension("ctrt")
 
     @property
@@ -125,3 +128,21 @@ def _route_comm_replies() -> None:
 
     if hasattr(BaseComm, "_reply_subshell_for"):
         BaseComm._reply_subshell_for = lambda _self, _data, default: default  # noqa: SLF001
+
+
+def _leave_a_locale_that_is_missing() -> None:
+    """Give programs of cells a locale that this machine has.
+
+    Where ssh or a hub brought the name of one that is not installed, the C library takes C, and
+    bash and perl say so in every cell: the notebook would not give the same text as elsewhere.
+    """
+    before = locale.setlocale(locale.LC_ALL)
+    for name in ("", "C.UTF-8", "C"):
+        try:
+            locale.setlocale(locale.LC_ALL, name)
+        except locale.Error:
+            continue
+        locale.setlocale(locale.LC_ALL, before)
+        if name:
+            os.environ["LC_ALL"] = name
+        return

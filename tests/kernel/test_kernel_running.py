@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,7 @@ from kernel_tools import IMAGE, Kernel
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 
 @pytest.fixture
@@ -99,3 +101,31 @@ def test_a_handle_keeps_the_latest_output_only(kernel: Kernel) -> None:
     kernel.good("much.wait()")
     seen = kernel.good("text = much.text(); print(len(text) >> 20, text[-8:], end='')")
     assert seen.stream("stdout") == "7 1500000\n"
+
+
+@pytest.mark.parametrize("name", ["LC_ALL", "LANG"])
+def test_a_locale_that_is_not_installed(
+    store: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    for variable in [key for key in os.environ if key == "LANG" or key.startswith("LC_")]:
+        monkeypatch.delenv(variable)
+    monkeypatch.setenv(name, "xx_YY.UTF-8")
+    started = Kernel()
+    try:
+        for cell in ("%%unshare -Ur /bin/bash", "%%caps --drop ALL", "%%bash"):
+            outcome = started.good(f"{cell}\nbash -c 'echo $LC_ALL'")
+            assert outcome.stream("stdout") == "C.UTF-8\n"
+            assert outcome.stream("stderr") == ""
+    finally:
+        started.stop()
+
+
+def test_a_locale_that_is_installed(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("LC_ALL", raising=False)
+    monkeypatch.setenv("LANG", "POSIX")
+    started = Kernel()
+    try:
+        outcome = started.good("%%unshare -Ur /bin/sh\necho $LANG ${LC_ALL-unset}")
+        assert outcome.stream("stdout") == "POSIX unset\n"
+    finally:
+        started.stop()
