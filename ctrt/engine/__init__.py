@@ -536,7 +536,7 @@ class Engine:
         names = ", ".join(state["name"] for state in states)
         raise CtrtError(
             f"there is no running container {name!r}; "
-            + (f"there are {names}" if names else "none is running")
+            + (f"these run: {names}" if names else "none is running")
         )
 
     def _filter(self, profile: dict[str, Any] | None) -> bytes | None:
