@@ -62,7 +62,7 @@ def test_a_link_inside_leads_nowhere_outside(running: Kernel, tmp_path: Path) ->
         (f"{NAME}:srv /tmp", "cp: 'copied:srv' is not CONTAINER:/PATH; the path must be absolute"),
         ("/a /b", "cp: one of the two is CONTAINER:/PATH, and the other a path of the host"),
         (f"{NAME}:/nothing /tmp", f"cp: {NAME}:/nothing: No such file or directory"),
-        ("other:/a /tmp", "there is no running container 'other'; there are copied"),
+        ("other:/a /tmp", "there is no running container 'other'; these run: copied"),
         (f"/etc/hostname {NAME}:/no/where/", f"cp: {NAME}:/no/where/: No such file or directory"),
         (f"{NAME}:/dev/null /tmp", "cp: null is neither a file, a directory nor a link"),
         (f"{NAME}:/ /tmp", f"cp: {NAME}:/ is all of its files; name a path below it"),

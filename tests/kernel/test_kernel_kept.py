@@ -135,7 +135,7 @@ def test_a_terminal_in_a_container_that_runs(one: Kernel) -> None:
 
 def test_mistakes(one: Kernel) -> None:
     assert one.bad("%%container --in oen\ntrue") == (
-        "CtrtError: there is no running container 'oen'; there are one"
+        "CtrtError: there is no running container 'oen'; these run: one"
     )
     assert one.bad("%%container --in one --tmpfs /a\ntrue") == (
         "CtrtError: container: --tmpfs cannot go with --in: the container is there already, and "

@@ -70,7 +70,7 @@ def test_it_is_followed_while_it_is_live(seen: Kernel) -> None:
 
 def test_a_target_that_is_not_there(seen: Kernel) -> None:
     assert seen.bad("NamespaceGraph('nobody', live=True)").startswith(
-        "CtrtError: there is no running container 'nobody'; there are"
+        "CtrtError: there is no running container 'nobody'; these run:"
     )
     assert seen.bad("DifferenceGraph('host', 'nobody')").startswith("CtrtError: there is no")
 
