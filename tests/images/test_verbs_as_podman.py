@@ -253,6 +253,17 @@ def test_inspect_history_and_df(own: Engine) -> None:
     assert verb(own, "df", "--format", "{{.Type}}={{.Total}}").startswith("images=3\n")
 
 
+def test_diff_of_what_is_no_container_of_ours(own: Engine) -> None:
+    me = str(os.getpid())
+    assert fails(own, "diff", me) == (
+        f"diff: which files {me} changed is not known here, it is no container of ctrt; "
+        f"what sets it apart as a process: ctrt diff {me} host, or: ctrt diff {me} inside"
+    )
+    assert fails(own, "diff", "nothing") == (
+        "there is no image nothing in the store; see: ctrt images"
+    )
+
+
 def test_rmi_and_prune(own: Engine) -> None:
     assert "no image none" in fails(own, "rmi", "two", "none")
     assert own.store.find("localhost/two") is not None, "nothing is done by halves"

@@ -189,6 +189,19 @@ def _is_image(engine: Engine, name: str) -> bool:
         return False  # it is not even a name for one
 
 
+def _refuse_process(engine: Engine, word: str) -> None:
+    from ctrt.engine.targets import target_of
+
+    try:
+        target_of(engine, word)
+    except CtrtError:
+        return
+    raise CtrtError(
+        f"diff: which files {word} changed is not known here, it is no container of ctrt; "
+        f"what sets it apart as a process: ctrt diff {word} host, or: ctrt diff {word} inside"
+    )
+
+
 def _diff(engine: Engine, values: Values, _report: Report) -> Text | Picture:
     from ctrt.engine import written
     from ctrt.images.contents import Tree
@@ -209,6 +222,8 @@ def _diff(engine: Engine, values: Values, _report: Report) -> Text | Picture:
     elif any(state["name"] == words[0] for state in engine.states()):
         changes = written.changes(engine, words[0])
     else:
+        if not _is_image(engine, words[0]):
+            _refuse_process(engine, words[0])
         image = found_image(engine, words[0])
         trees = Tree.of(engine.store, image.layers).changes
         changes = trees[-1] if trees else []
