@@ -295,6 +295,7 @@ export class WorldList {
       'li',
       { class: 'ctrt-world-container', 'data-name': name },
       html('span', { class: 'ctrt-world-name', title: name }, name),
+      more,
       html('span', { class: 'ctrt-world-what', title: what }, what),
       html(
         'span',
@@ -309,7 +310,6 @@ export class WorldList {
             })
           : null,
         this.button('Stop', name, () => void this.do('stop', name)),
-        more,
       ),
     );
   }
@@ -365,16 +365,19 @@ export class WorldList {
 }
 
 export const PANEL_STYLE = `
-.ctrt-world { background: var(--jp-layout-color1); color: var(--jp-ui-font-color1); font: 13px/1.4 var(--jp-ui-font-family); height: 100%; overflow: auto; padding: 8px 10px; }
+.ctrt-world { background: var(--jp-layout-color1); color: var(--jp-ui-font-color1); font: 13px/1.4 var(--jp-ui-font-family); height: 100%; overflow: auto; padding: 8px; }
 .ctrt-world h3 { font-size: 11px; font-weight: 600; letter-spacing: .06em; margin: 12px 0 4px; text-transform: uppercase; }
 .ctrt-world h3 span { color: var(--jp-ui-font-color2); font-weight: 400; }
 .ctrt-world ul { list-style: none; margin: 0; padding: 0; }
-.ctrt-world li { align-items: center; border-radius: 4px; display: grid; gap: 0 8px; grid-template-columns: minmax(0, 1fr); padding: 4px 6px; }
+.ctrt-world li { align-items: center; border-radius: 4px; display: grid; gap: 0 8px; grid-template-columns: minmax(0, 1fr) auto; padding: 4px; }
+.ctrt-world li > * { grid-column: 1 / -1; }
+.ctrt-world li > .ctrt-world-name:has(+ button) { grid-column: 1; }
+.ctrt-world li > button { grid-column: 2; }
 .ctrt-world li:hover, .ctrt-world li:focus-within { background: var(--jp-layout-color2); }
 .ctrt-world-name { font-weight: 600; overflow: hidden; text-overflow: ellipsis; white-space: nowrap; }
 .ctrt-world-what { color: var(--jp-ui-font-color1); font-size: 12px; overflow: hidden; text-overflow: ellipsis; white-space: nowrap; }
 .ctrt-world-hands { display: flex; flex-wrap: wrap; gap: 3px; margin: 3px 0 2px; }
-.ctrt-world-button { background: var(--jp-layout-color1); border: 1px solid var(--jp-border-color1); border-radius: 4px; color: inherit; cursor: pointer; font: inherit; font-size: 12px; padding: 2px 6px; }
+.ctrt-world-button { background: var(--jp-layout-color1); border: 1px solid var(--jp-border-color1); border-radius: 4px; color: inherit; cursor: pointer; font: inherit; font-size: 12px; padding: 2px 4px; }
 .ctrt-world-button:hover { background: var(--jp-layout-color3); }
 .ctrt-world :focus-visible { outline: 2px solid var(--jp-brand-color1); outline-offset: 1px; }
 .ctrt-world p { margin: 4px 0; }
