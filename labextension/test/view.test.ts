@@ -344,3 +344,21 @@ test('dispose leaves nothing', () => {
   draw(picture(), el).dispose();
   assert.equal(el.childElementCount, 0);
 });
+
+test('Shift and an arrow scroll what is wider than its room, and walk nowhere', () => {
+  const el = place();
+  draw(picture(), el);
+  for (const [start, room] of [
+    ['tr[data-id="user:1"]', '.ctrt-table'],
+    ['.ctrt-graph .ctrt-button', '.ctrt-graph'],
+  ] as const) {
+    find(el, start).focus();
+    const before = selectedRow(el);
+    assert.equal(press('ArrowRight', { shiftKey: true }), false);
+    assert.ok(find(el, room).scrollLeft > 0);
+    press('ArrowLeft', { shiftKey: true });
+    assert.equal(find(el, room).scrollLeft, 0);
+    assert.equal(selectedRow(el), before);
+    assert.equal(find(el, 'tr[data-id="user:1"]').getAttribute('aria-expanded'), 'true');
+  }
+});

@@ -6,11 +6,15 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import nbformat
+import pytest
+from conftest import AXE, MODULE
 from playwright.sync_api import expect
 
 if TYPE_CHECKING:
+    from typing import Literal
+
     from conftest import LabPage
-    from playwright.sync_api import Page
+    from playwright.sync_api import Browser, Page
 
 SHOW = """\
 import json
@@ -189,3 +193,44 @@ def test_a_saved_one_that_nobody_trusts_is_a_picture(lab_page: LabPage) -> None:
     trusted = "window.jupyterapp.shell.currentWidget.content.widgets.every(c => c.model.trusted)"
     assert page.evaluate(trusted) is False
     expect(page.locator(".ctrt-live")).to_have_count(0)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_module_needs_nothing_of_jupyterlab(
+    browser: Browser, picture: dict[str, Any], scheme: Literal["light", "dark"]
+) -> None:
+    """A page of another program, as an export or another front end makes one."""
+    context = browser.new_context(color_scheme=scheme, viewport={"width": 900, "height": 700})
+    page = context.new_page()
+    errors: list[str] = []
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.set_content("<!doctype html><meta charset=utf-8><body><div id=place></div>")
+    page.evaluate(
+        """async ([code, graph]) => {
+            const blob = new Blob([code], { type: 'text/javascript' });
+            const module = await import(URL.createObjectURL(blob));
+            const state = (window.state = { graph, selected: '', filter: '' });
+            const model = {
+                get: (key) => state[key],
+                set: (key, value) => { state[key] = value; },
+                on() {}, off() {}, save_changes() {},
+            };
+            module.default.render({ model, el: document.getElementById('place') });
+        }""",
+        [MODULE.read_text(), picture],
+    )
+    view = page.locator(".ctrt-view")
+    view.locator('.ctrt-graph .ctrt-node[aria-label*="mnt[1]"]').click()
+    expect(view.locator(".ctrt-drawer")).to_be_visible()
+    chosen = page.evaluate("state.selected")
+    assert chosen in [row["id"] for row in picture["rows"]]
+    ground = view.evaluate("view => getComputedStyle(view).backgroundColor")
+    dark = sum(int(part) for part in ground.removeprefix("rgb(").rstrip(")").split(",")) < 384
+    assert dark == (scheme == "dark")
+    page.evaluate(AXE.read_text())
+    found = page.evaluate(
+        "axe.run('.ctrt-view', { runOnly: ['color-contrast', 'scrollable-region-focusable'] })"
+    )
+    assert [fault["nodes"][0]["html"] for fault in found["violations"]] == []
+    assert errors == []
+    context.close()

@@ -50,3 +50,22 @@ export function plainKey(event: KeyboardEvent): boolean {
   const runs = event.shiftKey && event.key === 'Enter';
   return !event.ctrlKey && !event.metaKey && !event.altKey && !event.isComposing && !runs;
 }
+
+/** Pixels of a step to the side. */
+const ASIDE = 120;
+
+/**
+ * Scroll what is wider than its room by Shift and an arrow; true when the key was that.
+ *
+ * The browser does not: the arrows alone are taken, and a line wider than the room is never out of it.
+ */
+export function scrolledAside(event: KeyboardEvent, room: Element): boolean {
+  const step = { ArrowLeft: -ASIDE, ArrowRight: ASIDE }[event.key];
+  if (step === undefined || !event.shiftKey || !plainKey(event)) {
+    return false;
+  }
+  room.scrollLeft += step;
+  event.preventDefault();
+  event.stopPropagation();
+  return true;
+}

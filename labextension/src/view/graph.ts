@@ -7,7 +7,7 @@
 
 import type { Edge, Node, Picture } from './picture.js';
 import { drawEdge, drawNode, fit, makeButton, type Words } from './shapes.js';
-import { html, plainKey, svg } from './dom.js';
+import { html, plainKey, scrolledAside, svg } from './dom.js';
 
 /** Above this many shapes a graph is a hairball: the table serves better. */
 export const MAX_SHAPES = 300;
@@ -204,7 +204,7 @@ export class Graph {
   private key(event: KeyboardEvent): void {
     const at = this.order.findIndex(({ element }) => element === event.target);
     const current = this.order[at]?.node;
-    if (!current || !plainKey(event)) {
+    if (!current || !plainKey(event) || scrolledAside(event, this.element)) {
       return;
     }
     const targets: Record<string, () => string | undefined | null> = {

@@ -37,6 +37,7 @@ const BORDERS: readonly [Node['border'], string][] = [
 const KEYS: readonly [string, string][] = [
   ['↑ ↓', 'walk'],
   ['← →', 'fold and unfold'],
+  ['Shift ← →', 'scroll sideways'],
   ['Home End', 'first and last'],
   ['Enter, e', 'details'],
   ['Esc', 'close'],

@@ -81,6 +81,15 @@ ${KIND_RULES}
 
 .ctrt-view .ctrt-main { position: relative; align-items: flex-start; display: flex; flex-wrap: wrap; gap: 12px; }
 .ctrt-view .ctrt-graph { flex: 0 1 var(--ctrt-width); max-width: 100%; overflow-x: auto; }
+/* A shade at a side where the drawing goes on; covers that scroll with the drawing hide it at its ends. */
+.ctrt-view .ctrt-graph {
+  --shade: color-mix(in srgb, var(--ctrt-fg) 25%, transparent);
+  background:
+    linear-gradient(to right, var(--ctrt-bg) 50%, transparent) 0 0 / 24px 100% no-repeat local,
+    linear-gradient(to left, var(--ctrt-bg) 50%, transparent) 100% 0 / 24px 100% no-repeat local,
+    linear-gradient(to right, var(--shade), transparent) 0 0 / 10px 100% no-repeat scroll,
+    linear-gradient(to left, var(--shade), transparent) 100% 0 / 10px 100% no-repeat scroll;
+}
 .ctrt-view .ctrt-graph > svg { display: block; height: auto; max-width: var(--ctrt-width); min-width: var(--ctrt-least); width: 100%; }
 .ctrt-view .ctrt-list > .ctrt-graph { display: none; }
 .ctrt-view .ctrt-side { align-items: flex-start; display: flex; flex: 1 1 460px; flex-wrap: wrap; gap: 12px; max-width: 100%; min-width: 0; }

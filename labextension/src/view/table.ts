@@ -8,7 +8,7 @@
 import type { Picture } from './picture.js';
 import type { Line } from './tree.js';
 import { DIFF_NAMES, diffClass, kindClass, kindName } from './kinds.js';
-import { classes, html, plainKey } from './dom.js';
+import { classes, html, plainKey, scrolledAside } from './dom.js';
 
 /** Lines that are drawn at once. */
 export const PAGE = 200;
@@ -232,7 +232,7 @@ export class Table {
 
   private key(event: KeyboardEvent): void {
     const line = this.lineOf(this.idOf(event.target));
-    if (!line || !plainKey(event)) {
+    if (!line || !plainKey(event) || scrolledAside(event, this.element)) {
       return;
     }
     const at = this.lines.indexOf(line);
