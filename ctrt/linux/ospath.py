@@ -11,7 +11,7 @@ import sys
 
 _ENCODING = sys.getfilesystemencoding()
 _ERRORS = sys.getfilesystemencodeerrors()
-_DIRECTORY, _FILE = 0o040000, 0o100000
+_DIRECTORY, _FILE, _LINK = 0o040000, 0o100000, 0o120000
 
 
 def encoded(path: str | bytes) -> bytes:
@@ -42,6 +42,14 @@ def is_directory(path: str) -> bool:
 def is_file(path: str) -> bool:
     """Whether a path leads to a regular file: os.path.isfile."""
     return _kind(path) == _FILE
+
+
+def is_link(path: str) -> bool:
+    """Whether a path is itself a symbolic link: os.path.islink."""
+    try:
+        return posix.lstat(path).st_mode & 0o170000 == _LINK
+    except (OSError, ValueError):
+        return False
 
 
 def _kind(path: str) -> int:

@@ -127,9 +127,14 @@ class Record:
     def find(cls, root: str, identifier: str, *, lock: bool = False) -> Record:
         """The container of that id; with `lock` nobody else changes it meanwhile.
 
-        Raises CtrtError where there is none.
+        Raises CtrtError where there is none. A link is none: what is done to a container would
+        be done to another directory.
         """
         record = cls(root, check_id(identifier))
+        if ospath.is_link(record.directory):
+            raise CtrtError(
+                f"{record.directory} is a symbolic link, not the directory of a container", status=1
+            )
         if lock and not record._take() and record._exists():
             record._wait()
         if not record._load():
@@ -188,7 +193,8 @@ class Record:
     def _take(self) -> bool:
         """Lock the directory; False if somebody else has it, or it is gone."""
         try:
-            lock = os.open(self.directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+            lock = os.open(self.directory, flags)
         except (FileNotFoundError, NotADirectoryError):
             return False
         try:

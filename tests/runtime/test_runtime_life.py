@@ -126,6 +126,32 @@ def test_an_id_is_no_path(runtime: Runtime, name: str) -> None:
     assert not runtime.root.exists()
 
 
+def test_a_link_is_no_container(runtime: Runtime) -> None:
+    """Neither to another container, which would have two names, nor to anything else."""
+    runtime.config(*SLEEP)
+    runtime.quiet("create", "one")
+    aims = {"same": "one", "lost": "nowhere", "empty": str(runtime.home / "empty")}
+    (runtime.home / "empty").mkdir()
+    for name, aim in aims.items():
+        (runtime.root / name).symlink_to(aim)
+    for name in aims:
+        for verb in (["state"], ["start"], ["kill"], ["delete"], ["delete", "--force"]):
+            done = runtime.call(*verb, name, check=False)
+            assert done.returncode == 1, (name, verb)
+            assert done.stderr == (
+                f"ctrt-runtime: {runtime.root}/{name} is a symbolic link, not the directory of a "
+                "container\n"
+            )
+        assert runtime.quiet("create", name, check=False) == 1
+        assert "container with given ID already exists" in runtime.stderr
+    assert runtime.call("list", "-q").stdout == "one\n"
+    assert runtime.status("one") == "created"
+    for name, aim in aims.items():
+        assert os.readlink(runtime.root / name) == aim
+        (runtime.root / name).unlink()
+    assert (runtime.home / "empty").is_dir()
+
+
 @pytest.mark.parametrize("words", [["SIGTERM"], ["TERM"], ["15"], ["term"], []])
 def test_kill_takes_numbers_and_names(runtime: Runtime, words: list[str]) -> None:
     runtime.config("sh", "-c", "trap 'exit 7' TERM; echo ready; while :; do sleep 0.05; done")

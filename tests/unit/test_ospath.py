@@ -41,6 +41,7 @@ def test_what_is_at_a_path(tmp_path):
         assert ospath.exists(path) == os.path.exists(path), name
         assert ospath.is_directory(path) == os.path.isdir(path), name
         assert ospath.is_file(path) == os.path.isfile(path), name
+        assert ospath.is_link(path) == os.path.islink(path), name
 
 
 @pytest.mark.parametrize("value", ["", "x", "ä\udcff"])
