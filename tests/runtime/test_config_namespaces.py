@@ -146,6 +146,33 @@ def test_a_user_namespace_is_joined_by_its_path(runtime: Runtime) -> None:
     assert "Uid:\t524288\t" in Path(f"/proc/{member}/status").read_text()
 
 
+@pytest.mark.parametrize("joined", [False, True], ids=["new", "joined"])
+def test_message_queues_belong_to_root_of_the_user_namespace(
+    runtime: Runtime, joined: bool
+) -> None:
+    def mapped(config: dict[str, Any]) -> None:
+        config["linux"]["namespaces"].append({"type": "user"})
+        config["linux"]["uidMappings"] = config["linux"]["gidMappings"] = [HOST_IDS]
+
+    def member(config: dict[str, Any]) -> None:
+        path = f"/proc/{runtime.pid('infra')}/ns/user"
+        config["linux"]["namespaces"].append({"type": "user", "path": path})
+
+    if joined:
+        runtime.config(*SLEEP, change=mapped)
+        runtime.quiet("run", "--detach", "infra")
+    said = shell(
+        runtime,
+        "stat -c '%u %g' /dev/mqueue; readlink /proc/self/ns/ipc; echo 9 > /proc/sys/kernel/msgmni;"
+        "cat /proc/sys/kernel/msgmni",
+        member if joined else mapped,
+        check=False,
+    )
+    owner, space = said.splitlines()[:2]
+    assert owner == "0 0"
+    assert space != link("self", "ipc")
+
+
 def test_a_path_that_is_no_such_namespace_is_one_sentence(
     runtime: Runtime, others: dict[str, str]
 ) -> None:

@@ -331,6 +331,7 @@ ORDERS = {
         (OUTSIDE, "sources of bind mounts"),
         (INSIDE, "root"),
         (INSIDE, "become root inside"),
+        (INSIDE, "ipc namespace"),
         *INSIDE_TAIL,
     ],
     "root": [
@@ -352,6 +353,7 @@ ORDERS = {
         (INSIDE, "sources of bind mounts"),
         (INSIDE, "root"),
         (INSIDE, "become root inside"),
+        (INSIDE, "ipc namespace"),
         *INSIDE_TAIL,
     ],
 }
@@ -404,11 +406,13 @@ def test_every_plan_can_be_sent(host_name):
     assert marshal.loads(marshal.dumps(plan.undo(), 2)) == plan.undo()
 
 
-def test_one_clone_makes_all_namespaces(host_name):
-    flags = k.CLONE_NEWNS | k.CLONE_NEWPID | k.CLONE_NEWNET | k.CLONE_NEWUTS
-    flags |= k.CLONE_NEWIPC | k.CLONE_NEWCGROUP
+def test_one_clone_makes_all_namespaces_but_that_of_another_user(host_name):
+    flags = k.CLONE_NEWNS | k.CLONE_NEWPID | k.CLONE_NEWNET | k.CLONE_NEWUTS | k.CLONE_NEWCGROUP
     if host_name in USERNS:
         flags |= k.CLONE_NEWUSER
+        assert only(planned(host_name), "unshare") == ("unshare", k.CLONE_NEWIPC)
+    else:
+        flags |= k.CLONE_NEWIPC
     cgroup = "cgroup" if HOSTS[host_name].cgroup else None
     assert only(planned(host_name), "clone") == ("clone", flags, cgroup)
 

@@ -76,6 +76,8 @@ def container(
         late.append("time")
     if "cgroup" in spaces.new and cgroup is not None and cgroup.after:
         late.append("cgroup")
+    if "ipc" in spaces.new and spaces.user:
+        late.append("ipc")
     spaces.late = tuple(late)
     opened, written = process.label_steps(what, linux, host)
     idmapped = isinstance(root, Layers) and new_user and host.idmapped_overlay
@@ -125,6 +127,8 @@ def container(
     keep = (config.get("annotations") or {}).get("run.oci.keep_original_groups") in ("1", "true")
     if spaces.user:
         steps.append(_become_root(host, keep, uid_map, gid_map))
+    if "ipc" in late:
+        steps.append(namespaces.ipc_namespace())
     steps += planned.attach
     steps += mounts.devices(config, spaces, host)
     steps += opened[1:]

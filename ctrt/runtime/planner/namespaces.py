@@ -242,6 +242,17 @@ def cgroup_namespace() -> Step:
     )
 
 
+def ipc_namespace() -> Step:
+    """The step that makes an IPC namespace whose message queues are root's of the container."""
+    return Step(
+        "ipc namespace",
+        INSIDE,
+        [("unshare", k.CLONE_NEWIPC)],
+        why=f"{_WHY['ipc']}; the directory of the queues belongs to who makes it, here root inside",
+        source="ipc_namespaces(7), mq_overview(7)",
+    )
+
+
 def names(config: Config) -> list[Step]:
     """The steps that set the names of the UTS namespace."""
     steps = []
