@@ -193,6 +193,31 @@ def test_a_cgroup_in_use_is_not_shared(runtime: Runtime, path: str) -> None:
     assert runtime.status("one") == "running"
 
 
+def test_a_cgroup_of_another_s_keeps_its_processes_and_what_is_below(
+    runtime: Runtime, path: str
+) -> None:
+    """Whoever made it: where a start is refused for it, nothing of it is taken back."""
+    above = Path("/sys/fs/cgroup/pids")
+    cgroup = Path(f"{above if above.is_dir() else above.parent}{path}")
+    (cgroup / "below").mkdir(parents=True)
+    child = subprocess.Popen(["sleep", "1000"])
+    try:
+        (cgroup / "below" / "cgroup.procs").write_text(str(child.pid))
+        runtime.config(*SLEEP, change=_limited(path, pids={"limit": 50}))
+        assert runtime.quiet("create", "one", check=False) == 1
+        assert "container's cgroup is not empty" in runtime.stderr
+        assert os.listdir(runtime.root) == []
+        with pytest.raises(subprocess.TimeoutExpired):
+            child.wait(0.2)
+        assert (cgroup / "below" / "cgroup.procs").read_text().split() == [str(child.pid)]
+    finally:
+        child.kill()
+        child.wait()
+        for directory in (cgroup / "below", cgroup):
+            until(lambda d=directory: not (d / "cgroup.procs").read_text(), "it to be empty")
+            directory.rmdir()
+
+
 # --- limits that come later ----------------------------------------------------------------------
 
 
