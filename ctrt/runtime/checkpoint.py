@@ -98,7 +98,8 @@ def _save(record: Record, config: Config, wishes: Wishes) -> None:
     try:
         os.set_inheritable(worker.theirs, True)
         wanted = criu.PRE_DUMP if wishes.pre_dump else criu.DUMP
-        worker.ask(wanted, wishes.images, options, pid=pid)
+        last = criu.configured(config.get("annotations"))
+        worker.ask(wanted, wishes.images, options, pid=pid, last=last)
         child = os.posix_spawn(wishes.program, worker.words, os.environ, file_actions=_quiet())
         done = worker.attend()
     finally:
@@ -152,6 +153,7 @@ def restore(
             wishes.images,
             _restore_options(rootfs, mounts, wishes),
             inherited={name: number for number, name in enumerate(streams) if name} | joined,
+            last=criu.configured(config.get("annotations")),
         )
         plan = _plan(rootfs, worker.words, groups)
         record.begin(plan.undo())

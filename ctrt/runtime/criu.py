@@ -5,6 +5,7 @@ criu saves such a one, and hands out the master of the new one at the restore.
 
 Messages are of protocol buffers, over a socket that `criu swrk` has from us. criu's options come as
 a configuration file, which has the names of its command line; here it is one without a name.
+It ends with what the machine's or the container's own file for criu says: what comes last counts.
 Source: https://criu.org/RPC and rpc.proto of criu; criu(8), CONFIGURATION FILES;
 https://protobuf.dev/programming-guides/encoding.
 """
@@ -32,6 +33,8 @@ _INHERITED, _CGROUPS, _MASTERS, _FILE = 27, 34, 50, 51
 _IGNORE = 0
 """Cgroups are left alone: enum criu_cg_mode."""
 
+_ANNOTATION, _USUAL_FILE = "org.criu.config", "/etc/criu/runc.conf"
+
 Option = tuple[str, str]
 """A long option of criu's command line, and its value or ""."""
 
@@ -53,17 +56,20 @@ class Criu:
         *,
         pid: int = 0,
         inherited: dict[str, int] | None = None,
+        last: bytes = b"",
     ) -> None:
         """Say what it is to do; it may be started later.
 
         `pid` is the process to save, `inherited` what is handed in again at a restore: descriptors
-        that criu has, by criu's name for what they take the place of.
+        that criu has, by criu's name for what they take the place of. `last` are lines of a
+        configuration file, which count more than `options`.
         """
         self._kept.append(os.open(images, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
         told = os.memfd_create("criu.conf", os.MFD_CLOEXEC)
         self._kept.append(told)
-        with open(told, "w", closefd=False) as file:
-            file.writelines(f"{name} {_quoted(value)}\n" for name, value in options)
+        lines = "".join(f"{name} {_quoted(value)}\n" for name, value in options)
+        with open(told, "wb", closefd=False) as file:
+            file.write(os.fsencode(lines) + last)
         wanted = [
             # criu opens this one by our /proc: it is not to be inherited.
             _number(_IMAGES, self._kept[0]),
@@ -119,6 +125,19 @@ class Criu:
             if descriptor >= 0:
                 os.close(descriptor)
         self._kept, self.theirs = [], -1
+
+
+def configured(annotations: dict[str, str] | None) -> bytes:
+    """The lines of the file for criu that a container's annotation names, or the usual one.
+
+    As with runc, an empty name is that of no file, and one that cannot be read is passed over.
+    """
+    path = (annotations or {}).get(_ANNOTATION, _USUAL_FILE)
+    try:
+        with open(path, "rb") as file:
+            return file.read()
+    except OSError:
+        return b""
 
 
 def _notice(answer: dict[int, int | bytes]) -> tuple[str, int]:

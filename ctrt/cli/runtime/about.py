@@ -45,6 +45,7 @@ def features() -> dict[str, Any]:
         "mountOptions": known_options(),
         "potentiallyUnsafeConfigAnnotations": [
             "org.systemd.property.",
+            "org.criu.config",
             "run.oci.keep_original_groups",
             "run.oci.pidfd_receiver",
         ],
