@@ -340,3 +340,34 @@ UINT32 = integer(0, 0xFFFFFFFF, "a number from 0 to 4294967295")
 UINT64 = integer(0, 2**64 - 1, "a number from 0 to 18446744073709551615")
 INT32 = integer(-(2**31), 2**31 - 1, "a number of 32 bits")
 INT64 = integer(-(2**63), 2**63 - 1, "a number of 64 bits")
+
+
+def parse(data: bytes, *, name: str) -> Any:
+    """Read JSON whose strings can all be given to the kernel. Raises SpecError."""
+    try:
+        document = fastjson.loads(data)
+        # An escaped half of a surrogate pair is JSON, but no text.
+        if b"\\ud" in data or b"\\uD" in data:
+            fastjson.dumps(document)
+            _encodable(document)
+    except RecursionError:
+        raise SpecError(f"{name}: JSON is nested too deeply", "") from None
+    except UnicodeDecodeError as error:
+        raise SpecError(f"{name} is not UTF-8 (byte {error.start})", "") from None
+    except UnicodeEncodeError:
+        raise SpecError(f"{name} has half of a surrogate pair in a string", "") from None
+    except ValueError as error:
+        raise SpecError(f"{name} is not JSON: {error}", "") from None
+    return document
+
+
+def _encodable(value: Any) -> None:
+    if isinstance(value, str):
+        value.encode()
+    elif isinstance(value, dict):
+        for name, entry in value.items():
+            name.encode()
+            _encodable(entry)
+    elif isinstance(value, list):
+        for entry in value:
+            _encodable(entry)

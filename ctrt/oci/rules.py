@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ctrt.oci import process
 from ctrt.oci.checking import Bad, below, is_not, shown
 
 TYPE_CHECKING = False
@@ -18,7 +19,7 @@ def config_rules(config: Document) -> None:
     """Those of a whole config.json."""
     _version(config["ociVersion"])
     if "process" in config:
-        below(process_rules, config["process"], "process")
+        below(process.rules, config["process"], "process")
     linux = config.get("linux", {})
     namespaces = _namespace_rules(linux)
     for name in ("hostname", "domainname"):
@@ -38,38 +39,6 @@ def _version(text: str) -> None:
         raise is_not(text, 'a version such as "1.2.0"', "ociVersion")
     if int(numbers[0]) != 1:
         raise Bad(f"is {shown(text)}, but only versions 1.x are known here", "ociVersion")
-
-
-def process_rules(process: Document) -> None:
-    """Those of a process, in a configuration or by itself."""
-    if not process["args"][0]:
-        raise Bad("is empty: it names the program", "args", 0)
-    seen = set()
-    for index, limit in enumerate(process.get("rlimits", ())):
-        if limit["type"] in seen:
-            raise Bad(f"is {limit['type']} a second time", "rlimits", index, "type")
-        seen.add(limit["type"])
-        if limit["soft"] > limit["hard"]:
-            raise Bad(
-                f"is {limit['soft']}, above the hard limit {limit['hard']}",
-                *("rlimits", index, "soft"),
-            )
-    scheduler = process.get("scheduler")
-    if scheduler:
-        policy = scheduler["policy"]
-        if scheduler.get("priority"):
-            if policy not in ("SCHED_FIFO", "SCHED_RR"):
-                raise Bad(
-                    f"goes with SCHED_FIFO and SCHED_RR, not with {policy}",
-                    *("scheduler", "priority"),
-                )
-            if not 1 <= scheduler["priority"] <= 99:
-                raise is_not(
-                    scheduler["priority"], "a number from 1 to 99", "scheduler", "priority"
-                )
-        for name in ("runtime", "deadline", "period"):
-            if scheduler.get(name) and policy != "SCHED_DEADLINE":
-                raise Bad(f"goes with SCHED_DEADLINE, not with {policy}", "scheduler", name)
 
 
 def _namespace_rules(linux: Document) -> dict[str, str]:

@@ -12,15 +12,13 @@ the OCI runtime specification, 1.0 to 1.3.
 
 from __future__ import annotations
 
-from ctrt.oci import fastjson, rules
+from ctrt.oci import process, rules
 from ctrt.oci.checking import (
-    INT32,
     INT64,
     UINT16,
     UINT32,
     UINT64,
     Bad,
-    SpecError,
     absolute,
     absolute_or_none,
     boolean,
@@ -34,6 +32,7 @@ from ctrt.oci.checking import (
     map_of,
     object_of,
     one_of,
+    parse,
     renamed,
     run,
     shown,
@@ -45,7 +44,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from ctrt.oci.checking import Check, Document
+    from ctrt.oci.checking import Document
 
 
 def load(data: bytes, *, name: str = "config.json", notes: list[str] | None = None) -> Document:
@@ -73,13 +72,6 @@ def load(data: bytes, *, name: str = "config.json", notes: list[str] | None = No
     return config
 
 
-def process(document: object, *, name: str = "process.json") -> Document:
-    """Check a process by itself, as `exec --process` takes it. Raises SpecError."""
-    found = checked(_PROCESS, document, name)
-    run(rules.process_rules, found, name)
-    return found
-
-
 def resources(document: object, *, name: str = "resources.json") -> Document:
     """Check resources by themselves, as `update --resources` takes them. Raises SpecError."""
     found = checked(_RESOURCES, document, name)
@@ -94,38 +86,7 @@ def seccomp(document: object, *, name: str = "seccomp.json") -> Document:
     return found
 
 
-def parse(data: bytes, *, name: str) -> Any:
-    """Read JSON whose strings can all be given to the kernel. Raises SpecError."""
-    try:
-        document = fastjson.loads(data)
-        # An escaped half of a surrogate pair is JSON, but no text.
-        if b"\\ud" in data or b"\\uD" in data:
-            fastjson.dumps(document)
-            _encodable(document)
-    except RecursionError:
-        raise SpecError(f"{name}: JSON is nested too deeply", "") from None
-    except UnicodeDecodeError as error:
-        raise SpecError(f"{name} is not UTF-8 (byte {error.start})", "") from None
-    except UnicodeEncodeError:
-        raise SpecError(f"{name} has half of a surrogate pair in a string", "") from None
-    except ValueError as error:
-        raise SpecError(f"{name} is not JSON: {error}", "") from None
-    return document
-
-
-def _encodable(value: Any) -> None:
-    if isinstance(value, str):
-        value.encode()
-    elif isinstance(value, dict):
-        for name, entry in value.items():
-            name.encode()
-            _encodable(entry)
-    elif isinstance(value, list):
-        for entry in value:
-            _encodable(entry)
-
-
-# --- the tables: process and hooks ------------------------------------------------------------
+# --- the tables: hooks -----------------------------------------------------------------------
 
 
 def _page_size(value: Any) -> None:
@@ -137,85 +98,6 @@ def _page_size(value: Any) -> None:
 
 
 known(_page_size, 'a size such as "2MB"')
-
-
-def _environment(value: Any) -> None:
-    strings(value)
-    for index, entry in enumerate(value):
-        if "=" not in entry[1:]:
-            raise is_not(entry, "of the form NAME=VALUE", index)
-
-
-known(_environment, "a list of strings NAME=VALUE")
-
-_RLIMITS = tuple(
-    "RLIMIT_" + name
-    for name in (
-        "AS CORE CPU DATA FSIZE LOCKS MEMLOCK MSGQUEUE NICE NOFILE NPROC RSS RTPRIO RTTIME "
-        "SIGPENDING STACK"
-    ).split()
-)
-_POLICIES = tuple("SCHED_" + name for name in "OTHER FIFO RR BATCH ISO IDLE DEADLINE".split())
-_SCHEDULER_FLAGS = tuple(
-    "SCHED_FLAG_" + name
-    for name in (
-        "RESET_ON_FORK RECLAIM DL_OVERRUN KEEP_POLICY KEEP_PARAMS UTIL_CLAMP_MIN UTIL_CLAMP_MAX"
-    ).split()
-)
-_PROCESS_FIELDS: dict[str, Check] = {
-    "terminal": boolean,
-    "consoleSize": object_of({"height": UINT64, "width": UINT64}, ("height", "width")),
-    "user": object_of(
-        {
-            "uid": UINT32,
-            "gid": UINT32,
-            "umask": integer(0, 0o777, "a number from 0 to 511 (octal 777)"),
-            "additionalGids": list_of(UINT32),
-            "username": string,
-        }
-    ),
-    "args": list_of(string, filled=True),
-    "commandLine": string,
-    "env": _environment,
-    "cwd": absolute,
-    "capabilities": object_of(
-        dict.fromkeys(
-            ("bounding", "effective", "permitted", "inheritable", "ambient"),
-            strings,
-        )
-    ),
-    "rlimits": list_of(
-        object_of(
-            {"type": one_of(_RLIMITS), "soft": UINT64, "hard": UINT64},
-            ("type", "soft", "hard"),
-        )
-    ),
-    "noNewPrivileges": boolean,
-    "apparmorProfile": string,
-    "selinuxLabel": string,
-    "oomScoreAdj": integer(-1000, 1000, "a number from -1000 to 1000"),
-    "scheduler": object_of(
-        {
-            "policy": one_of(_POLICIES),
-            "nice": integer(-20, 19, "a number from -20 to 19"),
-            "priority": INT32,
-            "flags": list_of(one_of(_SCHEDULER_FLAGS)),
-            "runtime": UINT64,
-            "deadline": UINT64,
-            "period": UINT64,
-        },
-        ("policy",),
-    ),
-    "ioPriority": object_of(
-        {
-            "class": one_of(("IOPRIO_CLASS_RT", "IOPRIO_CLASS_BE", "IOPRIO_CLASS_IDLE")),
-            "priority": integer(0, 7, "a number from 0 to 7"),
-        },
-        ("class",),
-    ),
-    "execCPUAffinity": object_of({"initial": cpu_list, "final": cpu_list}),
-}
-_PROCESS = object_of(_PROCESS_FIELDS, ("args", "cwd"))
 
 
 def _hook_arguments(value: Any) -> None:
@@ -230,7 +112,7 @@ _HOOK = object_of(
     {
         "path": absolute,
         "args": _hook_arguments,
-        "env": _environment,
+        "env": process.environment,
         "timeout": integer(1, 2**63 - 1, "a number of seconds greater than 0"),
     },
     ("path",),
@@ -508,7 +390,7 @@ _CONFIG = object_of(
                 ("destination",),
             )
         ),
-        "process": _PROCESS,
+        "process": process.TABLE,
         "hostname": string,
         "domainname": string,
         "hooks": _HOOKS,

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from ctrt.errors import CtrtError
 from ctrt.linux import cgroups
-from ctrt.oci import spec
+from ctrt.oci import checking, process, spec
 from ctrt.runtime import cgroup, hooks, planner
 from ctrt.runtime.host import Host
 from ctrt.runtime.plan import describe
@@ -419,9 +419,9 @@ def test_what_is_no_json_is_one_sentence(name):
 
 
 def test_the_other_documents():
-    assert spec.process({"args": ["true"], "cwd": "/"}) == {"args": ["true"], "cwd": "/"}
+    assert process.check({"args": ["true"], "cwd": "/"}) == {"args": ["true"], "cwd": "/"}
     with pytest.raises(CtrtError, match=r"^process\.json: args is missing; it must be a list"):
-        spec.process({"cwd": "/"})
+        process.check({"cwd": "/"})
     assert spec.resources({"pids": {"limit": 5}}) == {"pids": {"limit": 5}}
     with pytest.raises(CtrtError, match=r"^-: memory.limit is \"5m\", not a number of 64 bits$"):
         spec.resources({"memory": {"limit": "5m"}}, name="-")
@@ -582,7 +582,7 @@ def test_what_the_check_takes_is_planned_or_refused(tmp_path):
 @given(data=st.binary(max_size=64))
 @settings(max_examples=200, deadline=None, derandomize=True)
 def test_bytes_never_crash(data):
-    for check in (spec.load, lambda d: spec.process(spec.parse(d, name="process.json"))):
+    for check in (spec.load, lambda d: process.check(checking.parse(d, name="process.json"))):
         with pytest.raises(CtrtError):
             check(data)
 
@@ -607,6 +607,7 @@ def test_the_import_loads_nothing_but_the_scanner():
         "ctrt.oci",
         "ctrt.oci.checking",
         "ctrt.oci.fastjson",
+        "ctrt.oci.process",
         "ctrt.oci.rules",
         "ctrt.oci.spec",
     }

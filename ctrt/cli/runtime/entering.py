@@ -40,14 +40,15 @@ def execute(words: Words) -> int:
 
 
 def _document(path: str) -> dict[str, Any]:
-    from ctrt.oci import spec
+    from ctrt.oci import checking
+    from ctrt.oci import process as processes
 
     try:
         with open(path, "rb") as file:
             data = file.read()
     except OSError as error:
         raise CtrtError(f"--process: {path}: {error.strerror}") from None
-    return spec.process(spec.parse(data, name=path), name=path)
+    return processes.check(checking.parse(data, name=path), name=path)
 
 
 def _process(words: Words, config: dict[str, Any], arguments: list[str]) -> dict[str, Any]:
@@ -87,9 +88,9 @@ def _process(words: Words, config: dict[str, Any], arguments: list[str]) -> dict
             *(_id(gid, "--additional-gids") for gid in words["additional-gids"]),
         ]
     process["user"] = user
-    from ctrt.oci import spec
+    from ctrt.oci import process as processes
 
-    return spec.process(process, name="exec")
+    return processes.check(process, name="exec")
 
 
 def _id(text: str, flag: str) -> int:

@@ -177,7 +177,7 @@ _UPDATES = {
 
 def update(words: Words) -> int:
     """`update`: other limits for a container that runs."""
-    from ctrt.oci import spec
+    from ctrt.oci import checking, spec
 
     identifier = one(words)
     record = Record.find(root_of(words), identifier, lock=True)
@@ -193,7 +193,7 @@ def update(words: Words) -> int:
                     data = file.read()
             except OSError as error:
                 raise CtrtError(f"--resources: {path}: {error.strerror}", status=1) from None
-            resources = spec.resources(spec.parse(data, name=name), name=name)
+            resources = spec.resources(checking.parse(data, name=name), name=name)
         else:
             for flag, (part, key) in _UPDATES.items():
                 if words.has(flag):
