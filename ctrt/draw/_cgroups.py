@@ -27,6 +27,7 @@ _STEP = 26.0
 _LINE = 38.0
 _HIGH = 28.0
 _MOST = 200
+_LONG = 8
 _HASH = re.compile(r"[0-9a-f]{12,}|(?<=-)[0-9a-f]{8}$")
 _UID = re.compile(r"[0-9a-f]{8}(?:[-_][0-9a-f]{4}){3}[-_][0-9a-f]{12}")
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
@@ -68,7 +69,7 @@ def cgroups(
         forest = [(tree, _telling(walk)) for tree, walk in forest]
     entries = [entry for tree in forest for entry in _entries(*tree, ids, target)]
     if not (all or ids):
-        entries = _together(entries)
+        entries = _together(_shortened(entries))
     left = max(len(entries) - _MOST, 0)
     entries = entries[:_MOST]
     notes = [f"{left} more cgroups are not shown."] if left else []
@@ -121,9 +122,24 @@ def _merged(forest: Forest) -> Forest:
     tree = old[0][0]._replace(
         controllers=tuple(names), name="", mount=f"{_above(old[0][0].mount)}/*"
     )
-    paths = sorted(by_path, key=lambda path: [in_order(part) for part in path.split("/")])
-    walk = [(by_path[path], path.rstrip("/").count("/")) for path in paths]
-    return [*(one for one in forest if one[0].version == 2), (tree, walk)]
+    return [*(one for one in forest if one[0].version == 2), (tree, _walk(by_path))]
+
+
+def _walk(by_path: dict[str, Cgroup]) -> list[tuple[Cgroup, int]]:
+    """Cgroups in the order of a walk, with their depths."""
+    below: dict[str, list[tuple[list[tuple[int, str]], str]]] = {}
+    for path in by_path:
+        above, _, name = path.rpartition("/")
+        # Below no path that is known: the root, and where the walk could not begin there.
+        above = (above or "/") if name and (above or "/") in by_path else ""
+        below.setdefault(above, []).append((in_order(name), path))
+    walk = []
+    waiting = [path for _, path in sorted(below.get("", ()), reverse=True)]
+    while waiting:
+        path = waiting.pop()
+        walk.append((by_path[path], path.rstrip("/").count("/")))
+        waiting += [one for _, one in sorted(below.get(path, ()), reverse=True)]
+    return walk
 
 
 def _above(path: str) -> str:
@@ -179,6 +195,43 @@ def _entries(
         entry = _entry(tree, group, depth, above[depth - 1], f"{top}:{number}", ids, target)
         above[depth] = entry.id
         found.append(entry)
+    return found
+
+
+def _shortened(entries: list[Entry]) -> list[Entry]:
+    """The entries with a long way of cgroups, each with nothing in it but the next, as one."""
+    below: dict[str | None, int] = {}
+    for entry in entries:
+        below[entry.parent] = below.get(entry.parent, 0) + 1
+    ways: list[list[Entry]] = []
+    inside = False
+    for entry in entries:
+        told = entry.limits or entry.use or entry.processes or entry.notes
+        passed = entry.depth > 0 and not told and below.get(entry.id) == 1
+        # The one below follows at once, as it is the only one.
+        if passed and inside:
+            ways[-1].append(entry)
+        else:
+            ways.append([entry])
+        inside = passed
+    found: list[Entry] = []
+    depths: dict[str | None, int] = {}
+    stands: dict[str, str] = {}  # the last of a way, and what is shown for the whole
+    for way in ways:
+        for number, entry in enumerate(way):
+            if number and len(way) > _LONG:
+                continue
+            parent = stands.get(entry.parent or "", entry.parent)
+            shown = entry._replace(parent=parent, depth=depths.get(parent, -2) + 1)
+            depths[entry.id] = shown.depth
+            found.append(shown)
+        if len(way) > _LONG:
+            count = len(way) - 1
+            found[-1] = found[-1]._replace(
+                label=f"{way[0].label}/…", number=len(way),
+                notes=f"and {count} below, each with nothing but the next",
+            )  # fmt: skip
+            stands[way[-1].id] = way[0].id
     return found
 
 

@@ -77,18 +77,28 @@ def _shortened(text: str, fits: Callable[[str], bool]) -> str:
     if fits(text):
         return text
     listed = text.split(", ")
-    for kept in range(len(listed) - 1, 0, -1) if len(listed) > _A_LIST else ():
-        shorter = ", ".join((*listed[:kept], "…"))
-        if fits(shorter):
-            return shorter
-    least, most = 0, len(text) - 1
+    if len(listed) > _A_LIST:
+        kept = _most(len(listed) - 1, lambda kept: fits(_without_last(listed, kept)))
+        if kept:
+            return _without_last(listed, kept)
+    kept = _most(len(text) - 1, lambda kept: fits(_without_middle(text, kept)))
+    return _without_middle(text, kept)
+
+
+def _most(limit: int, fits: Callable[[int], bool]) -> int:
+    """The largest number up to a limit that fits, by halves; 0 where none does."""
+    least, most = 0, limit
     while least < most:
-        kept = (least + most + 1) // 2
-        if fits(_without_middle(text, kept)):
-            least = kept
+        middle = (least + most + 1) // 2
+        if fits(middle):
+            least = middle
         else:
-            most = kept - 1
-    return _without_middle(text, least)
+            most = middle - 1
+    return least
+
+
+def _without_last(listed: list[str], kept: int) -> str:
+    return ", ".join((*listed[:kept], "…"))
 
 
 def _without_middle(text: str, kept: int) -> str:

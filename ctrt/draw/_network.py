@@ -55,7 +55,7 @@ class Side(NamedTuple):
 
 
 class Port(NamedTuple):
-    """A link to draw; `depth` is 1 for the ports of a bridge."""
+    """A link to draw; `depth` is 1 for the ports of a bridge, 2 for those of a bond in one."""
 
     id: str
     side: Side
@@ -149,16 +149,17 @@ def _ports(side: Side, keys: set[Key], everything: bool) -> list[Port]:
         }
         masters = {link.master for link in links if link.number in joined}
         links = tuple(link for link in links if link.number in joined | masters)
-    found = []
+    numbers = {link.number for link in links if link.number}
+    below: dict[int, list[Link]] = {}
     for link in links:
-        if link.master and any(other.number == link.master for other in links):
-            continue
-        found.append(Port(f"{side.name}/{link.number}", side, link, 0))
-        found += [
-            Port(f"{side.name}/{port.index}", side, port, 1)
-            for port in links
-            if port.master and port.master == link.number
-        ]
+        below.setdefault(link.master if link.master in numbers else 0, []).append(link)
+    found = []
+    waiting = [(link, 0) for link in reversed(below.get(0, ()))]
+    while waiting:
+        link, depth = waiting.pop()
+        found.append(Port("", side, link, depth))
+        if link.number:
+            waiting += [(port, depth + 1) for port in reversed(below.get(link.number, ()))]
     # By place, not by the kernel's number, which differs from run to run.
     return [port._replace(id=f"{side.name}/{number}") for number, port in enumerate(found, 1)]
 
@@ -234,7 +235,8 @@ def _told(side: Side, called: Mapping[Key, str], ids: bool, everything: bool) ->
         words += f" via {route.gateway}" if route.gateway else ""
         words += f" by {names[route.link]}" if route.link in names else ""
         told.append(words + (f" ({route.type})" if route.type != "unicast" else ""))
-    waiting = [one for one in known.listeners if one not in {p.listener for p in side.published}]
+    led = {one.listener for one in side.published}
+    waiting = [one for one in known.listeners if one not in led]
     ports = [_socket(one, side.programs, ids) for one in sorted(waiting, key=_by_port)]
     told += [f"listens on {words}" for words in _in_lines(list(dict.fromkeys(ports)))]
     if known.unix:

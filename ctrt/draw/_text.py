@@ -101,22 +101,16 @@ def _padded(text: str, width: int) -> str:
 def _guides(lines: tuple[Line, ...]) -> list[str]:
     """The branches of the tree before each line's first cell."""
     guides = []
-    for index, line in enumerate(lines):
-        guide = ""
-        for level in range(1, line.depth + 1):
-            more = False
-            for later in lines[index + 1 :]:
-                if later.depth < level:
-                    break
-                if later.depth == level:
-                    more = True
-                    break
-            if level == line.depth:
-                guide += "├─ " if more else "└─ "
-            else:
-                guide += "│  " if more else "   "
+    more: list[bool] = []  # by level: whether a later line of the same branch is there
+    for line in reversed(lines):
+        depth = max(line.depth, 0)
+        more = (more + [False] * (depth + 1))[: depth + 1]
+        guide = "".join("│  " if on else "   " for on in more[1:depth])
+        if depth:
+            guide += "├─ " if more[depth] else "└─ "
         guides.append(guide)
-    return guides
+        more[depth] = True
+    return guides[::-1]
 
 
 def _wrapped(text: str, width: int) -> list[str]:

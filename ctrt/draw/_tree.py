@@ -95,6 +95,7 @@ class Part:
         walk = [(mount, depth) for mount, depth in tree(self.mounts) if mount.id not in without]
         # What takes the place of the numbers in a line that is shown.
         self.order = {mount.id: number for number, mount in enumerate(self.mounts, 1)}
+        self.targets = {mount.id: mount.target for mount in self.mounts}
         self.devices: dict[str, str] = {}
         for mount in self.mounts:
             self.devices.setdefault(mount.device, f"0:{len(self.devices) + 1}")
@@ -113,6 +114,7 @@ class Part:
             for group in (mount.shared, mount.master, mount.propagate_from):
                 if group:
                     self.groups.setdefault(group, group if self.ids else len(self.groups) + 1)
+        self.places = {group: place for place, group in enumerate(self.groups, 1)}
 
     def _entries(self, walk: list[tuple[Mount, int]]) -> list[Entry]:
         parents = {mount.parent for mount, _ in walk}
@@ -176,7 +178,7 @@ class Part:
             "device": "device node",
             "cgroup": "cgroup v1 mount",
         }.get(what, f"{found[0].fstype} mount")
-        above = next((m.target for m in self.mounts if m.id == found[0].parent), "/")
+        above = self.targets.get(found[0].parent, "/")
         below = [mount.target.removeprefix(above).lstrip("/") for mount in found[:_MOST_NAMES]]
         if not self.ids:
             below = list(dict.fromkeys(_HASH.sub("…", name) for name in below))
@@ -376,7 +378,7 @@ class Part:
 
     def group_id(self, group: int) -> str:
         """The id of a peer group's first hexagon."""
-        return f"{self.prefix}group:{list(self.groups).index(group) + 1}"
+        return f"{self.prefix}group:{self.places[group]}"
 
     def _hexagons(self, x: float, tops: list[float]) -> list[Node]:
         """A hexagon on each row that a group touches; the first of a group has its plain id."""
@@ -398,9 +400,12 @@ class Part:
 
     def _lines(self, sheet: Sheet, marks: list[Node]) -> None:
         """The lines between the hexagons of a group: both ways between peers, else downstream."""
+        chains: dict[str, list[Node]] = {}
+        for mark in marks:
+            chains.setdefault(mark.parent or mark.id, []).append(mark)
         for group, _, rows in self.lanes:
             name = self.group_id(group)
-            chain = [mark for mark in marks if name in (mark.id, mark.parent)]
+            chain = chains[name]
             peers = [index for index, (_, how) in enumerate(rows) if how == "peer"]
             for index, (above, mark) in enumerate(pairwise(chain)):
                 middle = tidy(mark.x + mark.w / 2)
@@ -558,12 +563,12 @@ def lanes(parts: list[Part]) -> list[list[Lane]]:
 
 def joined(upper: list[Node], lower: list[Node], sheet: Sheet) -> None:
     """Lines between the hexagons that a group has in two trees, one above the other."""
-    for label in dict.fromkeys(node.label for node in upper):
-        below = [node for node in lower if node.label == label]
-        if not below:
+    last = {node.label: node for node in upper if node.shape == "hexagon"}
+    top = {node.label: node for node in reversed(lower) if node.shape == "hexagon"}
+    for label, above in last.items():
+        if label not in top:
             continue
-        above = [node for node in upper if node.label == label][-1]
-        first = below[0]
+        first = top[label]
         middle = tidy(above.x + above.w / 2)
         points = ((middle, tidy(above.y + above.h)), (middle, first.y))
         if first.code == above.code == "peer":

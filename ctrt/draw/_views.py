@@ -110,10 +110,9 @@ def _two(first: _tree.Part, second: _tree.Part, title: str, left: int) -> Pictur
     first.columns = second.columns = [(index, room) for index, room in columns if room]
     wide = max(wide, first.width + 2 * MARGIN, second.width + 2 * MARGIN)
     bottom = first.draw(sheet, None, MARGIN, _TOP, wide - 2 * MARGIN)
-    upper = [node for node in sheet.nodes if node.shape == "hexagon"]
+    between = len(sheet.nodes)
     bottom = second.draw(sheet, None, MARGIN, bottom + 28, wide - 2 * MARGIN)
-    lower = [node for node in sheet.nodes if node.shape == "hexagon" and node not in upper]
-    _tree.joined(upper, lower, sheet)
+    _tree.joined(sheet.nodes[:between], sheet.nodes[between:], sheet)
     blocks = first.blocks() + second.blocks()
     if left:
         note = f"{left} mounts are the same in both, and private; they are not shown."

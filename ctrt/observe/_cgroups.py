@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 _UNLIMITED_V1 = 1 << 62  # PAGE_COUNTER_MAX is a little more than this
 _LARGEST = 1 << 20
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
 
 class Hierarchy(NamedTuple):
@@ -102,27 +103,119 @@ def hierarchy(what: str = "") -> Hierarchy:
     )
 
 
+class _Place(NamedTuple):
+    """An open directory of a cgroup: its path in words, its files, and the cgroups in it."""
+
+    descriptor: int
+    path: str
+    files: frozenset[str]
+    below: list[str]
+
+    def read(self, file: str) -> str:
+        """A file of it; nothing where there is none, or none that may be read."""
+        try:
+            return self.text(file) if file in self.files else ""
+        except OSError:
+            return ""
+
+    def text(self, file: str) -> str:
+        descriptor = os.open(file, os.O_RDONLY | os.O_CLOEXEC, dir_fd=self.descriptor)
+        try:
+            parts = []
+            while part := os.read(descriptor, _LARGEST):
+                parts.append(part)
+        finally:
+            os.close(descriptor)
+        return os.fsdecode(b"".join(parts))
+
+
 def cgroup(tree: Hierarchy, path: str = "/") -> Cgroup:
     """One cgroup by its path below the mount; CtrtError when there is none."""
     place = f"{tree.mount}{path}".rstrip("/")
     try:
-        owner = os.stat(place).st_uid
         # The root of the tree is nobody's gift.
-        parent = os.stat(os.path.dirname(place)).st_uid if path.strip("/") else owner
+        giver = os.stat(os.path.dirname(place)).st_uid if path.strip("/") else None
+        directory = os.open(place, _DIRECTORY)
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
         raise CtrtError(f"cgroup {path}: {reason}") from None
+    try:
+        return _cgroup(tree, path, _place(directory, place), giver)
+    finally:
+        os.close(directory)
+
+
+def cgroup_tree(tree: Hierarchy, path: str = "/") -> Iterator[tuple[Cgroup, int]]:
+    """A cgroup and all below it, in the order of a walk, each with its depth.
+
+    One that is removed meanwhile is left out.
+    """
+    try:
+        top = cgroup(tree, path)
+        at = os.open(f"{tree.mount}{path}", _DIRECTORY)
+    except (CtrtError, OSError):
+        return
+    # Names are looked up from the directory that the walk is in, one descriptor at a time: a
+    # path from the mount would take the kernel longer with each level, and has a greatest length.
+    way = [(path.rstrip("/"), top.owner)]
+    try:
+        yield top, 0
+        waiting = [(name, 1) for name in _place(at, "").below]
+        while waiting:
+            name, depth = waiting.pop()
+            while len(way) > depth:
+                at = _moved(at, "..")
+                way.pop()
+            above, giver = way[-1]
+            own = f"{above}/{name}"
+            try:
+                at = _moved(at, name)
+            except OSError:
+                continue
+            place = _place(at, f"{tree.mount}{own}")
+            group = _cgroup(tree, own, place, giver)
+            way.append((own, group.owner))
+            yield group, depth
+            waiting += [(one, depth + 1) for one in place.below]
+    except OSError:
+        return  # its tree was unmounted
+    finally:
+        os.close(at)
+
+
+def _moved(directory: int, name: str) -> int:
+    """A descriptor of what is next to a directory, in place of its own; that stays on OSError."""
+    other = os.open(name, _DIRECTORY, dir_fd=directory)
+    os.close(directory)
+    return other
+
+
+def _place(directory: int, path: str) -> _Place:
+    """What is in an open directory, its cgroups from the last to the first."""
+    files: list[str] = []
+    below: list[str] = []
+    try:
+        with os.scandir(directory) as scan:
+            for entry in scan:
+                (below if entry.is_dir(follow_symlinks=False) else files).append(entry.name)
+    except OSError:
+        pass  # it has been removed
+    return _Place(directory, path, frozenset(files), sorted(below, key=in_order, reverse=True))
+
+
+def _cgroup(tree: Hierarchy, path: str, place: _Place, giver: int | None) -> Cgroup:
+    """The cgroup of a directory; `giver` is who owns the one above, None at the root."""
+    owner = os.fstat(place.descriptor).st_uid
     pids: tuple[int, ...] | Unknown
     try:
-        with open(f"{place}/cgroup.procs") as file:
-            pids = tuple(map(int, file.read().split()))
+        pids = tuple(map(int, place.text("cgroup.procs").split()))
     except OSError as error:
         # A threaded cgroup has threads of processes, not processes: EOPNOTSUPP.
         pids = Unknown((error.strerror or str(error)).lower())
     limits, use, frozen, raw = _look(place, tree.version)
     pressure = {}
     for resource in ("cpu", "memory", "io"):
-        found = _pressure(_read(f"{place}/{resource}.pressure"))
+        found = _pressure(place.read(f"{resource}.pressure"))
         if found is not None:
             pressure[resource] = found
     return Cgroup(
@@ -132,37 +225,13 @@ def cgroup(tree: Hierarchy, path: str = "/") -> Cgroup:
         use,
         pressure,
         frozen,
-        _read(f"{place}/cgroup.type").strip(),
+        place.read("cgroup.type").strip(),
         owner,
-        owner != parent,
-        os.access(f"{place}/cgroup.procs", os.W_OK),
-        tuple(_read(f"{place}/cgroup.controllers").split()) or tree.controllers,
+        giver is not None and owner != giver,
+        os.access("cgroup.procs", os.W_OK, dir_fd=place.descriptor),
+        tuple(place.read("cgroup.controllers").split()) or tree.controllers,
         raw,
     )
-
-
-def cgroup_tree(tree: Hierarchy, path: str = "/") -> Iterator[tuple[Cgroup, int]]:
-    """A cgroup and all below it, in the order of a walk, each with its depth.
-
-    One that is removed meanwhile is left out.
-    """
-    waiting = [(path, 0)]
-    while waiting:
-        at, depth = waiting.pop()
-        try:
-            yield cgroup(tree, at), depth
-            below = sorted(
-                (
-                    e.name
-                    for e in os.scandir(f"{tree.mount}{at}")
-                    if e.is_dir(follow_symlinks=False)
-                ),
-                key=in_order,
-                reverse=True,
-            )
-        except (CtrtError, OSError):
-            continue
-        waiting += [(f"{at.rstrip('/')}/{name}", depth + 1) for name in below]
 
 
 def cgroup_branch(tree: Hierarchy, pid: int) -> list[tuple[Cgroup, int]]:
@@ -294,16 +363,16 @@ _DONE = {
 
 
 def _look(
-    place: str, version: int
+    place: _Place, version: int
 ) -> tuple[Limits, dict[str, float], bool | None, tuple[tuple[str, str], ...]]:
     """What a cgroup may use, what it uses, whether it is frozen, and the files of the limits."""
     limits: Limits = {}
     raw: list[tuple[str, str]] = []
 
     def read(file: str) -> str:
-        text = _read(f"{place}/{file}").strip()
+        text = place.read(file).strip()
         if text:
-            raw.append((f"{place}/{file}", text))
+            raw.append((f"{place.path}/{file}", text))
         return text
 
     for name, file in _LIMITS[version]:
@@ -312,12 +381,12 @@ def _look(
             limits[name] = None if text == "max" or int(text) >= _UNLIMITED_V1 else int(text)
     if version == 2:
         quota = read("cpu.max").split()
-        frozen = _named_line(f"{place}/cgroup.events", "frozen")
-        spent, second = _named_line(f"{place}/cpu.stat", "usage_usec"), 1e6
+        frozen = _named_line(place.read("cgroup.events"), "frozen")
+        spent, second = _named_line(place.read("cpu.stat"), "usage_usec"), 1e6
     else:
         quota = [read(f"cpu.cfs_{part}_us") for part in ("quota", "period")]
-        frozen = {"": "", "THAWED": "0"}.get(_read(f"{place}/freezer.state").strip(), "1")
-        spent, second = _read(f"{place}/cpuacct.usage").strip(), 1e9
+        frozen = {"": "", "THAWED": "0"}.get(place.read("freezer.state").strip(), "1")
+        spent, second = place.read("cpuacct.usage").strip(), 1e9
     if len(quota) == 2 and all(quota):
         unlimited = quota[0] in ("max", "-1")
         limits["cpus"] = None if unlimited else int(quota[0]) / int(quota[1])
@@ -327,21 +396,21 @@ def _look(
             limits[name] = text.replace("\n", "; ")
     use: dict[str, float] = {}
     for name, file in _USE[version]:
-        text = _read(f"{place}/{file}").strip()
+        text = place.read(file).strip()
         if text:
             use[name] = int(text)
     if spent:
         use["cpu time"] = int(spent) / second
     for name, file, line, unit in _DONE[version]:
-        count = int(_named_line(f"{place}/{file}", line) or 0)
+        count = int(_named_line(place.read(file), line) or 0)
         if count:
             use[name] = count / unit
     return limits, use, frozen == "1" if frozen else None, tuple(raw)
 
 
-def _named_line(path: str, name: str) -> str:
-    """The value of a line of a file that has one on each, after its name."""
-    for line in _read(path).splitlines():
+def _named_line(text: str, name: str) -> str:
+    """The value of a line of a text that has one on each, after its name."""
+    for line in text.splitlines():
         word, _, value = line.partition(" ")
         if word == name:
             return value

@@ -7,6 +7,7 @@ import os
 import select
 import shutil
 import subprocess
+import sys
 import tempfile
 import time
 import uuid
@@ -249,6 +250,42 @@ def test_pressure_frozen_and_delegation():
         write(tree, "/", "cgroup.procs", str(pid))
     with pytest.raises(CtrtError, match="no such file or directory"):
         cgroup(tree, path)
+
+
+_opened = []
+
+
+def test_a_deep_tree_is_walked_in_as_many_steps_as_it_has_cgroups():
+    """Every name is looked up from the directory above it, so no level costs more than another."""
+    tree = hierarchy()
+    watched = []
+    # A hook stays for ever, so it does nothing but while a walk is watched.
+    sys.addaudithook(lambda event, args: _opened and event == "open" and _opened[0](args[0]))
+    counts = {}
+    with made_cgroup(tree) as path:
+        deep, made = path, []
+        for depth in range(1, 201):
+            deep += "/y"
+            os.mkdir(f"{tree.mount}{deep}")
+            os.mkdir(f"{tree.mount}{deep}/x")
+            made.append(deep)
+            if depth in (50, 200):
+                watched.clear()
+                _opened.append(watched.append)
+                try:
+                    walk = list(cgroup_tree(tree, path))
+                finally:
+                    _opened.clear()
+                counts[depth] = sum(str(name).strip("/").count("/") + 1 for name in watched)
+        # The deeper one comes after the nearer one by name.
+        assert [(c.path, at) for c, at in walk[:3]] == [
+            (path, 0), (f"{path}/y", 1), (f"{path}/y/x", 2),
+        ]  # fmt: skip
+        assert {(c.path, at) for c, at in walk[1:]} == {
+            *((one, one.count("/") - 1) for one in made),
+            *((f"{one}/x", one.count("/")) for one in made),
+        }
+    assert 50 < counts[50] < counts[200] < 4.5 * counts[50]
 
 
 def test_the_view_from_inside(tmp_path):
