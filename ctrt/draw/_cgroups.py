@@ -61,7 +61,8 @@ def cgroups(
 
     The trees of version 1 are drawn as one, since engines make the same paths in each.
     `target` is a pid whose cgroups are marked. `ids` shows use, pressure and whole names, `all`
-    also the cgroups without processes and limits.
+    also the cgroups without processes and limits; without both, siblings that look the same are
+    one row, and so is a long way of cgroups with nothing in them but the next.
     """
     title = visible(title)
     forest = _merged(forest)
