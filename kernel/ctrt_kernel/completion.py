@@ -155,7 +155,7 @@ def _known(before: list[str], token: str) -> Iterator[_Word]:
         return
     program = table is not words.CAPABILITIES and before[0].lstrip("%") in _PROGRAMS
     rest = before[2:] if before[0] == "%ctrt" else before[1:]
-    waiting, operands = _read(table, rest)
+    waiting, operands = _read(table, rest, interspersed=not program)
     name, equals, value = token.partition("=")
     if waiting is None and equals:
         waiting = next((option for option in table.options if name in option.names), None)
@@ -176,10 +176,12 @@ def _known(before: list[str], token: str) -> Iterator[_Word]:
         for name in option.names:
             if name.startswith("--"):
                 yield _Word(name, "option")
-    yield from _operands(table, token)
+    yield from _operands(_usage(table.operands, operands), token)
 
 
-def _read(table: Table, rest: list[str]) -> tuple[Option | None, list[str]]:
+def _read(
+    table: Table, rest: list[str], *, interspersed: bool = False
+) -> tuple[Option | None, list[str]]:
     """The option that waits for its value, and the operands so far."""
     by_name = {name: option for option in table.options for name in option.names}
     waiting: Option | None = None
@@ -187,7 +189,7 @@ def _read(table: Table, rest: list[str]) -> tuple[Option | None, list[str]]:
     for word in rest:
         if waiting is not None:
             waiting = None
-        elif word.startswith("-") and not operands:
+        elif word.startswith("-") and (interspersed or not operands):
             option = by_name.get(word)
             waiting = option if option and option.kind in ("value", "list") else None
         else:
@@ -204,6 +206,8 @@ def _values(option: Option, token: str) -> Iterator[_Word]:
         from ctrt.linux.capabilities import NAMES
 
         yield from (_Word(name, "capability") for name in ("ALL", *NAMES))
+    elif option.metavar == "IMAGE":
+        yield from (_Word(name, "image") for name in _images())
     elif option.metavar.startswith("VAR"):
         shell: Any = get_ipython()
         names = [name for name in shell.user_ns if not name.startswith("_")] if shell else []
@@ -221,14 +225,25 @@ def _host_paths(token: str) -> Iterator[_Word]:
         yield _Word(path + ("/" if os.path.isdir(path) else ""), "path")
 
 
-def _operands(table: Table, token: str) -> Iterator[_Word]:
+def _usage(usage: str, operands: list[str]) -> str:
+    """What of a usage is still to come where the first word chooses: `list | remove KERNEL...`."""
+    ways = {first: rest for first, _, rest in (way.partition(" ") for way in usage.split(" | "))}
+    if not all(word.islower() and word[0].isalpha() for word in ways if word):
+        return usage
+    return ways.get(operands[0], "") if operands else " ".join(ways)
+
+
+def _operands(usage: str, token: str) -> Iterator[_Word]:
     """What the operands of a verb can be, by the words of its usage."""
-    usage = table.operands
     if "IMAGE" in usage or "REFERENCE" in usage:
         yield from (_Word(name, "image") for name in _images())
     if "CONTAINER" in usage:
         end = ":" if "CONTAINER:" in usage else ""
         yield from (_Word(name + end, "container") for name in _containers())
+    if "KERNEL" in usage:
+        from ctrt.engine.verbs import kernels
+
+        yield from (_Word(kernel.name, "kernel") for kernel in kernels.made())
     if "PATH" in usage:
         yield from _host_paths(token)
     for word in usage.replace("[", " ").replace("]", " ").replace("|", " ").split():

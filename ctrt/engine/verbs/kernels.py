@@ -1,6 +1,7 @@
 """The verb about Jupyter kernels: any image with a Python as a kernel.
 
-It writes a kernel specification, which is a small JSON file, and needs no Jupyter for that.
+It writes, lists and removes kernel specifications, which are small JSON files, and needs no Jupyter
+for that.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 import os
 
 from ctrt.engine.options import RUN, Option, Table
-from ctrt.engine.verbs.base import ONE, Text, Verb
+from ctrt.engine.verbs.base import MANY, Listing, Text, Verb
 from ctrt.errors import CtrtError
 
 TYPE_CHECKING = False
@@ -25,16 +26,127 @@ print(sys.executable, '%d.%d' % sys.version_info[:2], sysconfig.get_platform(),
       *(bool(u.find_spec(name)) for name in ('ipykernel', 'debugpy')))
 """
 _LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789-_."
+_STARTS = ("-m", "ctrt_kernel.inside")
+"""What a kernel of ours has after its interpreter, and no other one."""
 
 
-def _kernel(engine: Engine, values: Values, report: Report) -> Text:
+def _kernel(engine: Engine, values: Values, report: Report) -> Text | Listing:
+    does, *names = values.operands
+    if does == "install":
+        if names:
+            raise CtrtError(f"kernel install: it takes --name NAME, not {' '.join(names)}")
+        return _install(engine, values, report)
+    if does not in ("list", "remove", "uninstall"):
+        import difflib
+
+        near = difflib.get_close_matches(does, ("install", "list", "remove", "uninstall"), 1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        raise CtrtError(f"kernel: expected install, list or remove, got {does}{hint}")
+    for option in _TABLE.options:
+        if option.key != "sys_prefix" and getattr(values, option.key) != option.default:
+            raise CtrtError(f"kernel {does}: {option.names[-1]} goes only with kernel install")
+    if does != "list":
+        return _remove(does, names, values.sys_prefix)
+    if names:
+        raise CtrtError(f"kernel list: expected no name, got {' '.join(names)}")
+    return Listing(
+        ("NAME", "IMAGE", "DISPLAY NAME", "PLACE"),
+        [(k.name, k.image, k.display_name, k.place) for k in made(values.sys_prefix)],
+    )
+
+
+class Made:
+    """A kernel that `ctrt kernel install` has made; `place` is the directory of all kernels."""
+
+    __slots__ = ("display_name", "image", "name", "place")
+
+    def __init__(self, place: str, name: str, image: str, display_name: str) -> None:
+        self.place = place
+        self.name = name
+        self.image = image
+        self.display_name = display_name
+
+
+def made(sys_prefix: bool = False) -> list[Made]:
+    """The kernels that ctrt has made: this user's, then this environment's; or only the latter."""
+    found = (_read(place, name) for place in _places(sys_prefix) for name in _names(place))
+    return [kernel for kernel in found if kernel is not None]
+
+
+def _places(sys_prefix: bool) -> list[str]:
+    wanted = (True,) if sys_prefix else (False, True)
+    return list(dict.fromkeys(f"{_data_directory(where)}/kernels" for where in wanted))
+
+
+def _names(place: str) -> list[str]:
+    try:
+        return sorted(os.listdir(place))
+    except OSError:
+        return []
+
+
+def _read(place: str, name: str) -> Made | None:
+    """The kernel of that name, if it is one of ours."""
+    import json
+
+    from ctrt.oci.reference import parse
+
+    try:
+        with open(f"{place}/{name}/kernel.json", encoding="utf-8") as file:
+            specification = json.load(file)
+        arguments = specification["argv"]
+        if tuple(arguments[1:3]) != _STARTS:
+            return None
+        image = parse(arguments[arguments.index("--image") + 1]).familiar()
+        return Made(place, name, image, str(specification.get("display_name", "")))
+    # What anybody may have written: no JSON, or JSON of another shape.
+    except (OSError, ValueError, RecursionError, LookupError, TypeError, AttributeError, CtrtError):
+        return None
+
+
+def _remove(does: str, names: list[str], sys_prefix: bool) -> Text:
+    """Remove all that are named, or none."""
+    import shutil
+
+    if not names:
+        raise CtrtError(f"kernel {does}: name a kernel, as ctrt kernel list shows it")
+    kernels = [_named(does, name, sys_prefix) for name in dict.fromkeys(names)]
+    for kernel in kernels:
+        directory = f"{kernel.place}/{kernel.name}"
+        try:
+            if os.path.islink(directory):
+                os.unlink(directory)
+            else:
+                shutil.rmtree(directory)
+        except OSError as error:
+            raise CtrtError(f"kernel {does}: {directory}: {error.strerror}") from None
+    return Text("\n".join(f"the kernel {k.name} is no longer in {k.place}" for k in kernels))
+
+
+def _named(does: str, name: str, sys_prefix: bool) -> Made:
+    """The kernel that has this name. Raises CtrtError if there is none, or somebody else's."""
+    known = made(sys_prefix)
+    for kernel in known:
+        if kernel.name == name:
+            return kernel
+    for place in _places(sys_prefix):
+        if name in _names(place):
+            raise CtrtError(
+                f"kernel {does}: the kernel {name} in {place} was not made by ctrt kernel install"
+            )
+    import difflib
+
+    near = difflib.get_close_matches(name, [kernel.name for kernel in known], 1)
+    hint = f"did you mean {near[0]}?" if near else "see ctrt kernel list"
+    raise CtrtError(f"kernel {does}: there is no kernel {name!r}; {hint}")
+
+
+def _install(engine: Engine, values: Values, report: Report) -> Text:
     import json
     import sys
 
     from ctrt.oci.reference import parse
 
-    if values.operands != ["install"]:
-        raise CtrtError(f"kernel: expected install, got {' '.join(values.operands)}")
     if not values.image:
         raise CtrtError("kernel install: name an image, as in: --image python:3.12")
     reference = parse(values.image)
@@ -47,7 +159,7 @@ def _kernel(engine: Engine, values: Values, report: Report) -> Text:
         )
     engine.image(values.image, progress=report)
     python = _ask(engine, values.image, values.python)
-    arguments = [sys.executable, "-m", "ctrt_kernel.inside", "-f", "{connection_file}"]
+    arguments = [sys.executable, *_STARTS, "-f", "{connection_file}"]
     arguments += ["--image", str(reference), "--python", python.path]
     debugs = python.debugs
     if not python.has_kernel:
@@ -180,27 +292,22 @@ def _data_directory(sys_prefix: bool) -> str:
     return os.environ.get("JUPYTER_DATA_DIR") or f"{home}/jupyter"
 
 
-VERBS = [
-    Verb(
-        Table(
-            "kernel",
-            "Make a Jupyter kernel that runs in a container of an image.",
-            "install",
-            [
-                Option("--image", "the image; it needs a Python", metavar="IMAGE"),
-                Option("--name", "the kernel's name", metavar="NAME"),
-                Option("--display-name", "the name in menus", metavar="TEXT"),
-                Option("--python", "the interpreter in the image", metavar="PATH"),
-                Option("--sys-prefix", "for this environment instead of this user"),
-                Option(
-                    "-v --volume",
-                    "bind-mount; the notebook's folder always is",
-                    metavar="SOURCE:DIR[:OPTIONS]",
-                    kind="list",
-                ),
-            ],
+_TABLE = Table(
+    "kernel",
+    "Make a Jupyter kernel that runs in a container of an image; list those, or remove them.",
+    "install | list | remove KERNEL...",
+    [
+        Option("--image", "the image; it needs a Python", metavar="IMAGE"),
+        Option("--name", "the kernel's name", metavar="NAME"),
+        Option("--display-name", "the name in menus", metavar="TEXT"),
+        Option("--python", "the interpreter in the image", metavar="PATH"),
+        Option("--sys-prefix", "for this environment instead of this user"),
+        Option(
+            "-v --volume",
+            "bind-mount; the notebook's folder always is",
+            metavar="SOURCE:DIR[:OPTIONS]",
+            kind="list",
         ),
-        _kernel,
-        ONE,
-    ),
-]
+    ],
+)
+VERBS = [Verb(_TABLE, _kernel, MANY)]
