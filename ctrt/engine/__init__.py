@@ -14,7 +14,7 @@ from ctrt.errors import CtrtError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from typing import Any
 
     from ctrt.engine.container import Container, Found, Result
@@ -378,12 +378,21 @@ class Engine:
             hold=hold,
         )
 
-    def prepare_unshare(self, options: Values, *, trace: bool = False) -> Prepared:
-        """Think out the start of a program in new namespaces, from the options of unshare(1)."""
+    def prepare_unshare(
+        self,
+        options: Values,
+        *,
+        trace: bool = False,
+        environment: Mapping[str, str] | None = None,
+    ) -> Prepared:
+        """Think out the start of a program in new namespaces, from the options of unshare(1).
+
+        Its environment is this process's if none is given.
+        """
         from ctrt.engine import unsharing
 
         arguments = options.operands or [os.environ.get("SHELL") or "/bin/sh"]
-        plan = unsharing.plan(options, self.host, arguments, trace=trace)
+        plan = unsharing.plan(options, self.host, arguments, trace=trace, environment=environment)
         return Prepared(plan, f"{arguments[0]} in new namespaces")
 
     def prepare_exec(

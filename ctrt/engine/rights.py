@@ -17,7 +17,7 @@ from ctrt.errors import CtrtError
 from ctrt.linux import capabilities
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from ctrt.draw import Picture
     from ctrt.engine import Engine
@@ -91,15 +91,20 @@ def chosen(engine: Engine, values: Values) -> Rights:
 
 
 def prepare(
-    engine: Engine, rights: Rights, arguments: Sequence[str], *, trace: bool = False
+    engine: Engine,
+    rights: Rights,
+    arguments: Sequence[str],
+    *,
+    trace: bool = False,
+    environment: Mapping[str, str] | None = None,
 ) -> Prepared:
-    """Think out the start of a program with these rights."""
+    """Think out the start of a program with these rights, in our environment if none is given."""
     from ctrt.engine.prepared import Prepared
     from ctrt.runtime import planner
 
     plan = planner.with_rights(
         tuple(arguments),
-        tuple(f"{key}={value}" for key, value in os.environ.items()),
+        tuple(f"{key}={value}" for key, value in (environment or os.environ).items()),
         engine.host,
         uid=rights.before.uid,
         gid=rights.before.gid,

@@ -8,7 +8,7 @@ from ctrt.errors import CtrtError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from typing import Any
 
     from ctrt.engine.options import Values
@@ -30,7 +30,14 @@ _KINDS = (
 _LARGEST_ID = 2**32 - 2
 
 
-def plan(options: Values, host: Host, arguments: list[str], *, trace: bool = False) -> Plan:
+def plan(
+    options: Values,
+    host: Host,
+    arguments: list[str],
+    *,
+    trace: bool = False,
+    environment: Mapping[str, str] | None = None,
+) -> Plan:
     """The plan that the options ask for. Raises CtrtError where they contradict each other."""
     from ctrt.runtime import planner
 
@@ -62,7 +69,7 @@ def plan(options: Values, host: Host, arguments: list[str], *, trace: bool = Fal
     return planner.unshare(
         tuple(kinds),
         tuple(arguments),
-        tuple(f"{key}={value}" for key, value in os.environ.items()),
+        tuple(f"{key}={value}" for key, value in (environment or os.environ).items()),
         host,
         fork=fork,
         uid_map=uid_map,

@@ -2,7 +2,7 @@
 
 Each is written into a directory of this process and bind-mounted read-only. The mount keeps the
 file, so its name here goes as soon as the container has started. A program of the host's finds its
-script here, where it stays until that has ended.
+script and `ctrt-display` here, where they stay until that has ended.
 """
 
 from __future__ import annotations
@@ -55,11 +55,18 @@ class Files:
         """A file at that absolute path of the container."""
         self._volumes.append(f"{self._write(data, mode)}:{path}:ro")
 
-    def _write(self, data: bytes, mode: int) -> str:
+    def on_path(self, name: str, data: bytes, path: str) -> str:
+        """That PATH with a directory behind it which has this program, for one of the host's."""
+        return f"{path}:{os.path.dirname(self._write(data, 0o555, f'bin/{name}'))}"
+
+    def _write(self, data: bytes, mode: int, name: str = "") -> str:
         if not self._directory:
             self._directory = tempfile.mkdtemp(prefix="ctrt-cell-")
             os.chmod(self._directory, 0o711)
-        source = f"{self._directory}/{len(self._volumes)}"
+        source = f"{self._directory}/{name or len(self._volumes)}"
+        if (directory := os.path.dirname(source)) != self._directory:
+            os.mkdir(directory)
+            os.chmod(directory, 0o755)
         with open(source, "wb") as file:
             file.write(data)
         os.chmod(source, mode)

@@ -211,12 +211,17 @@ class CtrtMagics(Magics):
             )
         if getattr(values, "in"):
             return self._unshared_inside(getattr(values, "in"), values, cell, apart=values)
-        prepared = engine.prepare_unshare(values, trace=values.graph and not values.plan)
-        if values.plan:
-            return _planned(engine, prepared, values)
-        program = os.path.basename(prepared.what.split(" ", 1)[0])
-        stdin = _body(cell)
-        return self._run(engine, prepared, values, stdin, f"{program} in new namespaces")
+        with Files(values) as files:
+            prepared = engine.prepare_unshare(
+                values,
+                trace=values.graph and not values.plan,
+                environment=_environment(files, values, os.environ),
+            )
+            if values.plan:
+                return _planned(engine, prepared, values)
+            program = os.path.basename(prepared.what.split(" ", 1)[0])
+            title = f"{program} in new namespaces"
+            return self._run(engine, prepared, values, _body(cell), title, files)
 
     def _keep_unshared(self, values: Values, cell: str | None) -> Any:
         """`--as NAME`: namespaces with a process that waits, and the cell as a program in them."""
@@ -252,19 +257,25 @@ class CtrtMagics(Magics):
         engine = _engine()
         container = jobs.named(engine, name)
         command = values.operands or [os.environ.get("SHELL") or "/bin/sh"]
-        prepared = engine.prepare_exec(
-            container,
-            command,
-            _entering(values),
-            trace=values.graph and not values.plan,
-            apart=apart,
-        )
-        if values.plan:
-            return _planned(engine, prepared, values)
-        _tell(container)
-        stdin = None if cell is None else cell.encode(errors="surrogateescape")
-        title = f"{os.path.basename(command[0])} in {name}"
-        return self._run(engine, prepared, values, stdin, title)
+        options = _entering(values)
+        with Files(values) as files:
+            process = (container.config or {}).get("process", {})
+            known = dict(entry.split("=", 1) for entry in process.get("env", ()))
+            if environment := _environment(files, values, known):
+                options.env.append(f"PATH={environment['PATH']}")
+            prepared = engine.prepare_exec(
+                container,
+                command,
+                options,
+                trace=values.graph and not values.plan,
+                apart=apart,
+            )
+            if values.plan:
+                return _planned(engine, prepared, values)
+            _tell(container)
+            stdin = None if cell is None else cell.encode(errors="surrogateescape")
+            title = f"{os.path.basename(command[0])} in {name}"
+            return self._run(engine, prepared, values, stdin, title, files)
 
     def _run(
         self,
@@ -363,7 +374,11 @@ class CtrtMagics(Magics):
                 body = None
             program = command[0]
             prepared = rights.prepare(
-                engine, chosen, command, trace=values.graph and not values.plan
+                engine,
+                chosen,
+                command,
+                trace=values.graph and not values.plan,
+                environment=_environment(files, values, os.environ),
             )
             if values.plan:
                 return _planned(engine, prepared, values)
@@ -459,6 +474,16 @@ def _entering(values: Values) -> Values:
         group = "" if values.setgid is None else f":{values.setgid}"
         options.user = f"{values.setuid or 0}{group}"
     return options
+
+
+def _environment(
+    files: Files, values: Values, environment: Mapping[str, str]
+) -> dict[str, str] | None:
+    """What lets a program of the host's find ctrt-display; None where that is not asked for."""
+    if not values.display or values.plan:
+        return None
+    path = environment.get("PATH", os.defpath)
+    return {**environment, "PATH": files.on_path(rich.PROGRAM_NAME, rich.PROGRAM.encode(), path)}
 
 
 _told: set[tuple[int, int]] = set()

@@ -30,7 +30,8 @@ _JSON = ("application/json", _PICTURE)
 _TEXT = ("text/html", "text/markdown", "text/latex", "text/plain", "image/svg+xml")
 TYPES = (*_TEXT, *_BINARY, *_JSON)
 
-PROGRAM_PATH = "/usr/local/bin/ctrt-display"
+PROGRAM_NAME = "ctrt-display"
+PROGRAM_PATH = f"/usr/local/bin/{PROGRAM_NAME}"
 PROGRAM = r"""#!/bin/sh
 # ctrt-display TYPE [FILE]: show a file, or standard input, as rich output of the notebook's cell.
 # It prints ESC ] ctrt;data:TYPE;base64,DATA BEL; a cell with --display understands it.

@@ -6,6 +6,7 @@ import base64
 import struct
 import time
 import zlib
+from pathlib import Path
 
 import pytest
 from ctrt_kernel.rich import OPEN, Channel, Refused, Shown
@@ -163,3 +164,37 @@ def _read(pieces: list[bytes]) -> list[object]:
             else:
                 found.append(part)
     return found
+
+
+SHOWS = "echo before; echo '<b>bold</b>' | ctrt-display html; echo after"
+
+
+@pytest.mark.parametrize(
+    "cell",
+    [
+        f"%%unshare --display -Urm sh\n{SHOWS}",
+        f"%%unshare --display -Urm --as sandbox sh\n{SHOWS}",
+        f"%%caps --display --drop ALL\n{SHOWS}",
+        f"%%caps --display sh\n{SHOWS}",
+    ],
+)
+def test_a_program_of_the_machine_s_finds_the_program_that_shows(kernel: Kernel, cell: str) -> None:
+    outcome = kernel.good(cell)
+    assert outcome.stream("stdout") == "before\nafter\n"
+    assert outcome.stream("stderr") == ""
+    assert [shown["text/html"] for shown in outcome.displays] == ["<b>bold</b>\n"]
+
+
+def test_only_a_cell_that_asks_for_it_has_it_and_only_while_it_runs(kernel: Kernel) -> None:
+    for line in ("%%unshare sh", "%%caps --drop ALL"):
+        where = "command -v ctrt-display || echo none"
+        assert kernel.good(f"{line}\n{where}").stream("stdout") == "none\n"
+        magic, _, rest = line.partition(" ")
+        path = kernel.good(f"{magic} --display {rest}\n{where}").stream("stdout").strip()
+        assert path.endswith("/bin/ctrt-display")
+        assert not Path(path).parent.parent.exists()
+
+
+def test_it_stays_for_a_program_in_the_background(kernel: Kernel) -> None:
+    kernel.good("%%unshare --display --bg=shows sh\nsleep 0.5; ctrt-display 2>/dev/null; echo $?")
+    assert kernel.good("shows.wait(); shows.text()").result["text/plain"] == r"'2\n'"
