@@ -154,9 +154,9 @@ class LiveGraph(GraphWidget):
                 self.graph = {**self.graph, "title": f"{self.graph['title']} (ended)"}
                 self.live = False
                 return
-            if graph != self.graph and not stop.is_set():
+            if not stop.is_set():
                 self._picture = picture
-                self.graph = graph
+                self.graph = graph  # traitlets tells nobody of the same again
             # Where a look takes long, there are fewer of them.
             pause = max(self._seconds, (time.thread_time() - before) / MOST_OF_A_CORE)
 

@@ -165,3 +165,16 @@ def test_run_and_unshare_as_verbs_are_the_magics(kernel: Kernel) -> None:
 def test_question_mark_shows_the_same_help(kernel: Kernel) -> None:
     (payload,) = kernel.good("%%container?").reply["payload"]
     assert "--no-raise-error" in payload["data"]["text/plain"]
+
+
+def test_the_two_streams_stay_in_their_order(kernel: Kernel) -> None:
+    outcome = kernel.good(
+        "from ctrt_kernel.cells import Here\n"
+        "here = Here()\n"
+        "for number in range(5):\n"
+        "    here.stream('stdout', f'o{number} ')\n"
+        "    here.stream('stderr', f'e{number} ')\n"
+        "here.end()"
+    )
+    texts = [m.content["text"] for m in outcome.messages if m.kind == "stream"]
+    assert "".join(texts) == "o0 e0 o1 e1 o2 e2 o3 e3 o4 e4 "

@@ -7,6 +7,7 @@ import signal
 import time
 from pathlib import Path
 
+import pytest
 from ctrt_kernel.cells import GRACE_SECONDS, Interrupts
 from kernel_tools import IMAGE, Kernel, Message, leftovers, wait_until
 
@@ -138,3 +139,41 @@ def test_a_press_just_after_the_end_is_not_passed_on() -> None:
         assert passed == [True, True]  # nothing was interrupted, so there is nothing to wait for
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+def test_presses_between_the_end_of_the_program_and_that_of_its_cell_add_nothing() -> None:
+    with Interrupts() as interrupts:
+        interrupts.detach()
+        try:
+            for _ in range(3):
+                os.kill(os.getpid(), signal.SIGINT)
+        except KeyboardInterrupt:  # it would end all tests
+            pytest.fail("a press was raised in the middle of the cell's end")
+        assert interrupts.count == 3
+
+
+def test_without_a_program_the_second_press_is_an_interrupt() -> None:
+    with Interrupts() as interrupts:
+        os.kill(os.getpid(), signal.SIGINT)
+        assert interrupts.count == 1
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_an_interrupted_cell_shows_its_error_once(kernel: Kernel) -> None:
+    outcome = kernel.run("raise KeyboardInterrupt")
+    assert [m.kind for m in outcome.messages].count("error") == 1
+
+
+@pytest.mark.parametrize("first", ["", "import asyncio; await asyncio.sleep(0)\n"])
+def test_an_error_that_a_press_kept_from_being_shown_is_shown(kernel: Kernel, first: str) -> None:
+    """Also after a cell that had an error of its own."""
+    kernel.run("1 / 0")
+    outcome = kernel.run(
+        f"{first}def pressed(): raise KeyboardInterrupt\n"
+        "error = KeyboardInterrupt('stopped')\n"
+        "error._render_traceback_ = pressed\n"
+        "raise error"
+    )
+    assert outcome.error == "KeyboardInterrupt: stopped"
+    assert outcome.reply["traceback"] == ["KeyboardInterrupt: stopped"]

@@ -105,3 +105,27 @@ def test_a_saved_notebook_shows_it_on_any_page() -> None:
     assert len(pictures) == 2
     assert all("<title" in base64.b64decode(picture).decode() for picture in pictures)
     assert WIDGET not in page.replace(f'type="{WIDGET}"', "")
+
+
+def test_it_shows_what_changes_until_it_is_stopped(seen: Kernel) -> None:
+    """A picture that was being drawn when it was stopped comes too late."""
+    seen.good(
+        "import threading\n"
+        "from ctrt_kernel.widgets import LiveGraph\n"
+        "looks, told, drawing, stopped = [], [], threading.Event(), threading.Event()\n"
+        "def draw():\n"
+        "    looks.append(1)\n"
+        "    if len(looks) == 5:\n"
+        "        drawing.set(); stopped.wait(20)\n"
+        "    return {'title': ['a', 'a', 'b', 'b', 'late'][len(looks) - 1]}\n"
+        "shown = LiveGraph(draw, seconds=0.01, live=False)\n"
+        "shown.observe(lambda change: told.append(change['new']['title']), 'graph')\n"
+        "before = threading.enumerate()\n"
+        "shown.live = True\n"
+        "(follower,) = [t for t in threading.enumerate() if t not in before]\n"
+        "assert drawing.wait(20)\n"
+        "shown.stop(); stopped.set(); follower.join(20)"
+    )
+    assert seen.good("len(looks), told, shown.graph['title']").result["text/plain"] == (
+        "(5, ['b'], 'b')"
+    )
