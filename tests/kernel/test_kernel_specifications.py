@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 from ipykernel.kernelspec import write_kernel_spec
-from kernel_tools import IMAGE, Kernel
+from kernel_tools import IMAGE, PROJECT, Kernel
 
 from ctrt.engine import Engine
 from ctrt.engine.verbs import VERBS, kernels
@@ -27,7 +28,9 @@ def engine(store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iter
     The image is believed to have a Python with an ipykernel: none is started here.
     """
     monkeypatch.setenv("JUPYTER_DATA_DIR", str(tmp_path / "user"))
-    monkeypatch.setattr(sys, "prefix", str(tmp_path / "environment"))
+    (tmp_path / "environment").mkdir()
+    (tmp_path / "environment" / "pyvenv.cfg").write_text("")
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "environment" / "bin" / "python"))
     words = ["/usr/bin/python3", "3.12", "linux-x86_64", "glibc-2.36", "True", "True"]
     monkeypatch.setattr(kernels, "_ask", lambda *_: kernels._Python(words))
     made = Engine()
@@ -138,6 +141,16 @@ def test_mistakes_get_one_sentence(engine: Engine, tmp_path: Path) -> None:
     assert _said(engine, "install", "mine") == "kernel install: it takes --name NAME, not mine"
     assert _said(engine) == "kernel: expected install | list | remove KERNEL..., got nothing"
     assert [row[0] for row in _rows(engine)] == ["mine"]
+
+
+def test_the_command_knows_its_environment(store: Path) -> None:
+    """It runs without `site`, and sys.prefix is then that of the Python behind a venv's."""
+    code = f"import sys; sys.path.insert(0, {str(PROJECT)!r})\n"
+    code += "from ctrt.engine.verbs.kernels import _data_directory; print(_data_directory(True))"
+    done = subprocess.run(
+        [sys.executable, "-I", "-S", "-c", code], capture_output=True, text=True, check=True
+    )
+    assert done.stdout == f"{sys.prefix}/share/jupyter\n"
 
 
 def test_in_a_notebook_too(kernel: Kernel, tmp_path: Path) -> None:

@@ -287,7 +287,10 @@ def _data_directory(sys_prefix: bool) -> str:
     import sys
 
     if sys_prefix:
-        return f"{sys.prefix}/share/jupyter"
+        # The command does without `site`, which is what sets sys.prefix in a virtual environment.
+        place = os.path.dirname(os.path.dirname(sys.executable))
+        place = place if os.path.exists(f"{place}/pyvenv.cfg") else sys.prefix
+        return f"{place}/share/jupyter"
     home = os.environ.get("XDG_DATA_HOME") or os.path.expanduser("~/.local/share")
     return os.environ.get("JUPYTER_DATA_DIR") or f"{home}/jupyter"
 
