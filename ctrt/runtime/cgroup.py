@@ -35,6 +35,7 @@ _EINVAL, _EBUSY = 22, 16
 _WANTED = ("cpu", "cpuset", "io", "memory", "pids", "hugetlb", "rdma")
 """What a cgroup v2 gets if it can be had: engines read their statistics."""
 _V2_NAMES = {"blkio": "io"}
+_LONGEST_PATH = 4096 - 256
 
 
 class Cgroup:
@@ -124,6 +125,10 @@ def _path(text: str, name: str, layout: Layout) -> str:
             f"linux.cgroupsPath is {text!r}, which is the root; "
             "a container needs a cgroup of its own"
         )
+    # PATH_MAX, with room for the hierarchy before it and its files' names behind; NAME_MAX.
+    names = ospath.encoded(path).split(b"/")
+    if sum(map(len, names)) + len(names) > _LONGEST_PATH or max(map(len, names)) > 255:
+        raise CtrtError("linux.cgroupsPath: file name too long: no cgroup can have it", status=1)
     return path
 
 
