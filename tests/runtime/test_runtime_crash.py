@@ -219,18 +219,19 @@ def test_a_broken_state_of_somebody_else_s_is_left_alone(runtime: Runtime) -> No
     other.rmdir()
 
 
-def test_what_could_not_be_made_is_not_missed_when_it_is_taken_back(
-    runtime: Runtime,
+@pytest.mark.parametrize("below", ["y/" * 3000, "y/" + "z" * 256])
+def test_a_cgroup_that_no_kernel_can_make_is_refused_before_any_part_of_it_is_made(
+    runtime: Runtime, below: str
 ) -> None:
-    path = "/ctrt-tests/" + "y/" * 3000
+    path = f"/ctrt-tests/long-{os.getpid()}/{below}"
     limits = {"pids": {"limit": 50}}
     runtime.config(*SLEEP, change=lambda c: c["linux"].update(cgroupsPath=path, resources=limits))
-    for _ in range(2):
-        assert runtime.quiet("create", "long", check=False) == 1
-        (line,) = runtime.stderr.splitlines()
-        assert "ile name too long" in line
-        assert len(line) < 3000
-        assert os.listdir(runtime.root) == []
+    assert runtime.quiet("create", "long", check=False) == 1
+    assert runtime.stderr == (
+        "ctrt-runtime: linux.cgroupsPath: file name too long: no cgroup can have it\n"
+    )
+    assert not runtime.root.exists() or os.listdir(runtime.root) == []
+    assert _cgroups(f"long-{os.getpid()}") == []
 
 
 @pytest.mark.parametrize("verb", ["delete", "kill"])
