@@ -115,6 +115,28 @@ def test_a_process_document_says_who_it_is(runtime: Runtime) -> None:
     assert Path(f"/proc/{pid}/oom_score_adj").read_text() == "500\n"
 
 
+@pytest.mark.parametrize(
+    ("own", "named", "found"),
+    [(None, None, "0022"), (0o077, None, "0077"), (0o077, 0o027, "0027"), (0o077, 0, "0000")],
+)
+def test_the_umask_is_the_containers_unless_another_is_named(
+    runtime: Runtime, own: int | None, named: int | None, found: str
+) -> None:
+    runtime.config(
+        *SLEEP,
+        change=lambda config: config["process"]["user"].update({"umask": own} if own else {}),
+    )
+    runtime.quiet("run", "--detach", "one")
+    user = {"uid": 0, "gid": 0, **({} if named is None else {"umask": named})}
+    path = runtime.home / "process.json"
+    path.write_text(
+        json.dumps(_process(args=["sh", "-c", "umask"], cwd="/", user=user, env=["PATH=/bin"]))
+    )
+    assert runtime.call("exec", "--process", str(path), "one").stdout == f"{found}\n"
+    if named is None:
+        assert runtime.call("exec", "one", "sh", "-c", "umask").stdout == f"{found}\n"
+
+
 def test_options_change_the_containers_own_process(runtime: Runtime) -> None:
     runtime.config(*SLEEP)
     runtime.quiet("run", "--detach", "one")

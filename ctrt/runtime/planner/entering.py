@@ -92,6 +92,11 @@ def enter(
     """
     notes = list(target.notes)
     linux = target.config.get("linux") or {}
+    user = process.get("user") or {}
+    if user.get("umask") is None:
+        # As with runc since 1.2: what a process does not say itself is as in its container.
+        first = (target.config.get("process") or {}).get("user") or {}
+        process = {**process, "user": {**user, "umask": first.get("umask")}}
     opened, written = planned.label_steps(process, {}, host)
     calls: list[Call] = [("open_process", target.pid, target.start_time, "target")]
     if target.chroot:
