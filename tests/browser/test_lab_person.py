@@ -241,7 +241,7 @@ def test_an_image_as_a_kernel_and_its_debugger(lab_page: LabPage, lab: Lab) -> N
         "names = ['Ada', 'Grace']\nfor name in names:\n    print('hello', name)",
         kernel="inside",
     )
-    expect(_press_shift_enter(lab_page)).to_contain_text("process 1 on python\n['lo']")
+    expect(_press_shift_enter(lab_page)).to_contain_text("process 2 on python\n['lo']")
     page = lab_page.page
     page.locator('[data-command="debugger:restart-debug"], .jp-DebuggerBugButton').first.click()
     # It is on as soon as it knows the variables.

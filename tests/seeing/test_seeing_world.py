@@ -103,10 +103,10 @@ def test_a_target_that_is_looked_for_is_scanned_for_once(made, view, target, mon
         ("graph ids docker:nobody", f"no running container docker:nobody; there are {ID[:12]}"),
         ("graph ids foo:bar", "foo:bar: 'foo' is no engine; known are ctrt, podman, docker, pod, "),
         ("graph ids nspawn:nobody", "systemd-nspawn:nobody; none of its kind is running"),
-        pytest.param("graph ids web-2", "are box-1", marks=needs_podman),
+        pytest.param("graph ids web-2", "these run: box-1", marks=needs_podman),
         pytest.param("graph ids web-2", "; do you mean podman:web-2?", marks=needs_podman),
         ("graph caps lxc:nobody", "lxc:nobody; none of its kind is running"),
-        ("graph network nobody", "there is no running container 'nobody'; there are box-1"),
+        ("graph network nobody", "there is no running container 'nobody'; these run: box-1"),
         ("graph cgroups 1 2", "graph cgroups: expected one target, got 1 2"),
         ("graph mounts 1 2 3", "graph mounts: expected two operands at most, got 1 2 3"),
         ("graph caps /proc/self/status", "/proc/self/status is no namespace"),
@@ -400,7 +400,7 @@ def test_what_each_step_of_a_start_changes_is_seen(made):
     before = sorted(os.listdir(made.engine.containers))
     shown = picture(made, "graph steps --try localhost/world/ours true")
     seen = {row.cells[1]: row.cells[4] for row in shown.scene.rows}
-    assert seen["clone"].startswith("new user pid mnt net uts ipc cgroup")
+    assert seen["clone"].startswith("new user pid mnt net uts cgroup")
     assert seen["id maps"] == "uids 0 524288 65536; gids 0 524288 65536"
     assert seen["mount /proc"] == "mounted: NEW/proc"
     assert "unmounted: /" in seen["pivot root"]

@@ -93,7 +93,7 @@ def test_what_a_step_made_is_told_at_the_next_stop(world):
         steps.answer()
     steps.answer()
     text = steps.stop()
-    assert re.match(r"that made: new user pid mnt net uts ipc cgroup\n", text)
+    assert re.match(r"that made: new user pid mnt net uts cgroup\n", text)
     assert len(re.findall(r"(\d+)/(\d+) (.+)  \((\w+)\)", text)) == 1
     steps.answer("q")
     assert steps.end()[0] == 130
@@ -102,7 +102,8 @@ def test_what_a_step_made_is_told_at_the_next_stop(world):
 def test_a_start_is_tried_without_the_program(world):
     result = world.ctrt("graph", "steps", "--try", "--json", IMAGE, "true")
     rows = {row["cells"][1]: row["cells"][4] for row in json.loads(result.stdout)["rows"]}
-    assert rows["clone"].startswith("new user pid mnt net uts ipc cgroup")
+    assert rows["clone"].startswith("new user pid mnt net uts cgroup")
+    assert rows["ipc namespace"] == "new ipc"
     assert rows["mount /proc"] == "mounted: NEW/proc"
     assert "unmounted: /" in rows["pivot root"]
     assert leftovers(world) == []
