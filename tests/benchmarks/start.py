@@ -45,7 +45,8 @@ class Worker:
     def _serve(self) -> None:
         with os.fdopen(self._to[0]) as orders:
             os.close(self._to[1])
-            null = os.open("/dev/null", os.O_RDWR)
+            # crun gives its standard streams to the container's root: /dev/null would be theirs.
+            null = os.memfd_create("empty")
             for line in orders:
                 command = json.loads(line)
                 start = time.perf_counter()
