@@ -10,7 +10,10 @@ from ctrt.observe import Unknown
 from ctrt.words import one_line, plural, visible
 
 if TYPE_CHECKING:
-    from ctrt.observe import Snapshot
+    from collections.abc import Callable, Sequence
+    from typing import Any
+
+    from ctrt.observe import Names, Objects, Offset, Snapshot
 
 _HASH = re.compile(r"[0-9a-f]{12,}")
 _OBJECTS = (
@@ -30,27 +33,7 @@ class Held(NamedTuple):
     command: str = ""
 
 
-def held(snapshot: Snapshot, kind: str, ids: bool) -> Held:
-    """What the target's own namespace of a kind holds; empty where there is nothing to tell.
-
-    The hexadecimal host names that engines give are another each time, and the host's own on each
-    machine, so only `ids` shows them.
-    """
-    proc = f"{snapshot.pid}" if ids else "PID"
-    if kind == "uts":
-        return _names(snapshot, proc, ids)
-    if kind == "ipc":
-        return _objects(snapshot, proc)
-    return _clocks(snapshot, proc) if kind == "time" else Held()
-
-
-def _names(snapshot: Snapshot, proc: str, ids: bool) -> Held:
-    names = snapshot.inner.names
-    command = f"nsenter -t {proc} -u hostname"
-    if names is None:
-        return Held()
-    if isinstance(names, Unknown):
-        return Held("", f"could not be read: {names.reason}", (), command)
+def _names(names: Names, command: str, ids: bool) -> Held:
     if names.copied and not ids:
         return Held("", "still the host's", (), command)  # another on each machine
     host, domain = (
@@ -64,13 +47,7 @@ def _names(snapshot: Snapshot, proc: str, ids: bool) -> Held:
     return Held(one_line([host], _LONGEST), words, tuple(raw), command)
 
 
-def _objects(snapshot: Snapshot, proc: str) -> Held:
-    objects = snapshot.inner.objects
-    command = f"nsenter -t {proc} -i ipcs"
-    if objects is None:
-        return Held()
-    if isinstance(objects, Unknown):
-        return Held("", f"could not be read: {objects.reason}", (), command)
+def _objects(objects: Objects, command: str, _ids: bool) -> Held:
     counts = [(getattr(objects, name) or 0, word) for name, word in _OBJECTS]
     told = [plural(count, word) for count, word in counts if count]
     number = sum(count for count, _ in counts)
@@ -82,20 +59,15 @@ def _objects(snapshot: Snapshot, proc: str) -> Held:
     return Held(plural(number, "IPC object") if number else "", ", ".join(told), raw, command)
 
 
-def _clocks(snapshot: Snapshot, proc: str) -> Held:
-    offsets = snapshot.inner.offsets
-    path = f"/proc/{proc}/timens_offsets"
-    if offsets is None:
-        return Held()
-    if isinstance(offsets, Unknown):
-        return Held("", f"could not be read: {offsets.reason}", (), f"cat {path}")
+def _clocks(offsets: Sequence[Offset], command: str, _ids: bool) -> Held:
+    path = command.removeprefix("cat ")
     told = [
         f"{one.clock} {_ahead(one.seconds, one.nanoseconds)}"
         for one in offsets
         if one.seconds or one.nanoseconds
     ]
     raw = tuple(Raw(path, f"{one.clock} {one.seconds} {one.nanoseconds}") for one in offsets)
-    return Held(", ".join(told), ", ".join(told), raw, f"cat {path}")
+    return Held(", ".join(told), ", ".join(told), raw, command)
 
 
 def _ahead(seconds: int, nanoseconds: int) -> str:
@@ -104,3 +76,29 @@ def _ahead(seconds: int, nanoseconds: int) -> str:
     whole, rest = divmod(abs(total), _BILLION)
     digits = f".{rest:09d}".rstrip("0") if rest else ""
     return f"{'-' if total < 0 else '+'}{whole}{digits} s"
+
+
+_KINDS: dict[str, tuple[str, str, Callable[[Any, str, bool], Held]]] = {
+    "uts": ("names", "nsenter -t {} -u hostname", _names),
+    "ipc": ("objects", "nsenter -t {} -i ipcs", _objects),
+    "time": ("offsets", "cat /proc/{}/timens_offsets", _clocks),
+}
+"""By kind: what a snapshot calls it, the command that asks for it, and who puts it into words."""
+
+
+def held(snapshot: Snapshot, kind: str, ids: bool) -> Held:
+    """What the target's own namespace of a kind holds; empty where there is nothing to tell.
+
+    The hexadecimal host names that engines give are another each time, and the host's own on each
+    machine, so only `ids` shows them.
+    """
+    if kind not in _KINDS:
+        return Held()
+    name, command, words = _KINDS[kind]
+    command = command.format(snapshot.pid if ids else "PID")
+    found = getattr(snapshot.inner, name)
+    if found is None:
+        return Held()
+    if isinstance(found, Unknown):
+        return Held("", f"could not be read: {found.reason}", (), command)
+    return words(found, command, ids)

@@ -101,6 +101,21 @@ def configuration(*args: str, rootless: bool = False) -> dict[str, Any]:
     return config
 
 
+IDS = {"containerID": 0, "hostID": 524288, "size": 65536}
+"""What ids of a container are outside, where it does not matter which."""
+
+
+def in_user_namespace(
+    config: dict[str, Any],
+    uids: list[dict[str, int]] | None = None,
+    gids: list[dict[str, int]] | None = None,
+) -> None:
+    """Give a configuration a user namespace; `uids` are for its groups, too, unless told."""
+    config["linux"]["namespaces"].append({"type": "user"})
+    uids = [IDS] if uids is None else uids
+    config["linux"].update(uidMappings=uids, gidMappings=uids if gids is None else gids)
+
+
 class Runtime:
     """The command with its own root, as one user calls it on one bundle after the other."""
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-from bundles import Runtime
+from bundles import Runtime, in_user_namespace
 
 SLEEP = ("sleep", "1000")
 NAME = f"config-{os.getpid()}"
@@ -389,11 +389,9 @@ def test_id_mapped_mounts_take_the_container_s_own_maps(
     runtime: Runtime, source: Path, place: Path
 ) -> None:
     os.chown(source / "file", 5, 6)
-    ids = [{"containerID": 0, "hostID": 524288, "size": 65536}]
 
     def change(config: dict[str, Any]) -> None:
-        config["linux"]["namespaces"].append({"type": "user"})
-        config["linux"]["uidMappings"] = config["linux"]["gidMappings"] = ids
+        in_user_namespace(config)
         config["mounts"].append(
             {
                 "destination": "/tmp",
@@ -413,14 +411,12 @@ def test_in_a_user_namespace_sources_lie_in_earlier_mounts(
     runtime: Runtime, source: Path, mapped: list[str]
 ) -> None:
     """Who starts the container opens them, but with the mounts that the container has by then."""
-    ids = [{"containerID": 0, "hostID": 524288, "size": 65536}]
     source.chmod(0o700)  # the container's own ids cannot go there
     (source / "below" / "file").write_text("")
     os.chown(source / "below" / "file", 5, 6)
 
     def change(config: dict[str, Any]) -> None:
-        config["linux"]["namespaces"].append({"type": "user"})
-        config["linux"]["uidMappings"] = config["linux"]["gidMappings"] = ids
+        in_user_namespace(config)
         first = {"destination": "/tmp", "source": str(source), "options": ["rbind"]}
         place = f"{config['root']['path']}/tmp/below"
         again = {"destination": "/dev/shm", "source": place, "options": ["rbind", *mapped]}
@@ -443,11 +439,9 @@ def test_id_maps_may_be_in_the_option(
 ) -> None:
     """As podman has it: ids on disk, ids of the host or with @ of the container, how many."""
     os.chown(source / "file", 5, 6)
-    ids = [{"containerID": 0, "hostID": 524288, "size": 65536}]
 
     def change(config: dict[str, Any]) -> None:
-        config["linux"]["namespaces"].append({"type": "user"})
-        config["linux"]["uidMappings"] = config["linux"]["gidMappings"] = ids
+        in_user_namespace(config)
         entry = {"destination": "/tmp", "type": "bind", "source": str(source)}
         config["mounts"].append({**entry, "options": ["bind", option]})
 
@@ -601,11 +595,9 @@ def test_sources_are_found_with_the_caller_s_rights(runtime: Runtime) -> None:
     (secret / "data" / "file").write_text("found\n")
     secret.chmod(0o700)
     os.chown(secret, 1234, 1234)
-    ids = [{"containerID": 0, "hostID": 524288, "size": 65536}]
 
     def change(config: dict[str, Any]) -> None:
-        config["linux"]["namespaces"].append({"type": "user"})
-        config["linux"]["uidMappings"] = config["linux"]["gidMappings"] = ids
+        in_user_namespace(config)
         options = ["rbind", "ro"]
         config["mounts"].append(
             {"destination": "/tmp", "type": "bind", "source": f"{secret}/data", "options": options}

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from bundles import Runtime, namespaces
+from bundles import IDS, Runtime, in_user_namespace, namespaces
 
 SLEEP = ("sleep", "1000")
 NAME = f"config-{os.getpid()}"
@@ -23,7 +23,6 @@ LINKS = {
     "user": "user",
     "time": "time",
 }
-HOST_IDS = {"containerID": 0, "hostID": 524288, "size": 65536}
 
 
 def link(pid: int | str, kind: str) -> str:
@@ -109,7 +108,7 @@ def test_a_new_user_namespace_with_namespaces_of_the_host_joined(
 
     def change(config: dict[str, Any]) -> None:
         spaces("user", "pid", "mount", "ipc", network=others["network"], uts=others["uts"])(config)
-        config["linux"]["uidMappings"] = config["linux"]["gidMappings"] = [HOST_IDS]
+        config["linux"]["uidMappings"] = config["linux"]["gidMappings"] = [IDS]
         config["hostname"] = ""
 
     runtime.config(*SLEEP, change=change)
@@ -128,7 +127,7 @@ def test_a_new_user_namespace_with_namespaces_of_the_host_joined(
 def test_a_user_namespace_is_joined_by_its_path(runtime: Runtime) -> None:
     def first(config: dict[str, Any]) -> None:
         spaces("user", "pid", "mount", "ipc", "network")(config)
-        config["linux"]["uidMappings"] = config["linux"]["gidMappings"] = [HOST_IDS]
+        config["linux"]["uidMappings"] = config["linux"]["gidMappings"] = [IDS]
 
     def second(config: dict[str, Any]) -> None:
         paths = {kind: f"/proc/{pid}/ns/{LINKS[kind]}" for kind in ("user", "network")}
@@ -151,8 +150,7 @@ def test_message_queues_belong_to_root_of_the_user_namespace(
     runtime: Runtime, joined: bool
 ) -> None:
     def mapped(config: dict[str, Any]) -> None:
-        config["linux"]["namespaces"].append({"type": "user"})
-        config["linux"]["uidMappings"] = config["linux"]["gidMappings"] = [HOST_IDS]
+        in_user_namespace(config)
 
     def member(config: dict[str, Any]) -> None:
         path = f"/proc/{runtime.pid('infra')}/ns/user"

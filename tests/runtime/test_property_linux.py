@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from bundles import Runtime
+from bundles import Runtime, in_user_namespace
 from property_tools import compiled_probe, refusal, seen
 
 NAME = f"property-linux-{os.getpid()}"
@@ -201,8 +201,7 @@ def test_id_maps_from_outside_and_inside(runtime: Runtime) -> None:
     gids = [{"containerID": 0, "hostID": 700000, "size": 20}]
 
     def change(config: dict[str, Any]) -> None:
-        config["linux"]["namespaces"].append({"type": "user"})
-        config["linux"].update(uidMappings=uids, gidMappings=gids)
+        in_user_namespace(config, uids, gids)
         config["process"]["user"] = {"uid": 12, "gid": 3}
 
     pid = started(runtime, change)
@@ -330,8 +329,8 @@ def test_devices_in_a_user_namespace_are_owned_as_the_maps_say(runtime: Runtime)
     device = {"type": "c", "major": 1, "minor": 5, "fileMode": 0o604, "uid": 3, "gid": 4}
 
     def change(config: dict[str, Any]) -> None:
-        linux(devices=[{"path": "/dev/c", **device}], uidMappings=maps, gidMappings=maps)(config)
-        config["linux"]["namespaces"].append({"type": "user"})
+        linux(devices=[{"path": "/dev/c", **device}])(config)
+        in_user_namespace(config, maps)
         runtime.rootfs.chmod(0o755)
 
     pid = started(runtime, change)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from bundles import Runtime, root_files
+from bundles import Runtime, in_user_namespace, root_files
 
 FULL = [{"containerID": 0, "hostID": 0, "size": 1 << 16}]
 
@@ -20,8 +20,7 @@ def mounted(*mounts: dict[str, Any], mapped: list[dict[str, int]] | None = None)
     def change(config: dict[str, Any]) -> None:
         config["mounts"] += mounts
         if mapped is not None:
-            config["linux"]["namespaces"].append({"type": "user"})
-            config["linux"]["uidMappings"] = config["linux"]["gidMappings"] = mapped
+            in_user_namespace(config, mapped)
 
     return change
 
