@@ -44,7 +44,7 @@ _TYPES = {"b": 1, "c": 2}
 _ACCESS = {"m": 1, "r": 2, "w": 4}
 # Registers: 1 holds the context; 2 the type, 3 the access, 4 major, 5 minor.
 _LOAD_WORD, _MOVE, _MOVE_REGISTER, _AND, _SHIFT, _EXIT = 0x61, 0xB4, 0xBC, 0x54, 0x74, 0x95
-_JUMP_UNLESS, _JUMP_UNLESS_REGISTER = 0x56, 0x5E
+_JUMP_UNLESS = 0x56
 
 
 def _instruction(code: int, to: int = 0, of: int = 0, offset: int = 0, value: int = 0) -> bytes:

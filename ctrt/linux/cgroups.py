@@ -115,9 +115,9 @@ def unified_mount() -> str | None:
     return None
 
 
-def own_unified_path() -> str | None:
-    """The caller's cgroup v2, as a path below the mount: the line `0::` of /proc/self/cgroup."""
-    for line in read("/proc/self/cgroup").splitlines():
+def unified_path(process: int | str = "self") -> str | None:
+    """A process's cgroup v2, as a path below the mount: the line `0::` of /proc/PID/cgroup."""
+    for line in read(f"/proc/{process}/cgroup").splitlines():
         if line.startswith("0::"):
             return line[3:]
     return None

@@ -115,13 +115,15 @@ def _ended(process: str) -> bool:
         return not os.path.isdir(process)
 
 
+def _fields(text: str) -> dict[str, str]:
+    """The lines of a status file by their names."""
+    split = (line.partition(":\t") for line in text.split("\n"))
+    return {key: value for key, colon, value in split if colon}
+
+
 def parse_status(text: str) -> Status:
     """The text of a status file; a line that this kernel does not have counts as empty or 0."""
-    fields: dict[str, str] = {}
-    for line in text.split("\n"):
-        key, colon, value = line.partition(":\t")
-        if colon:
-            fields[key] = value
+    fields = _fields(text)
 
     def numbers(key: str) -> tuple[int, ...]:
         return tuple(int(word) for word in fields.get(key, "").split())
@@ -242,14 +244,10 @@ def is_dropped(pid: int, number: int) -> bool:
     The kernel drops signals that such a process has no handler for (pid_namespaces(7)), so
     `sleep` in a container could not be interrupted at all.
     """
-    fields = {}
     try:
-        with open(f"/proc/{pid}/status") as file:
-            for line in file:
-                name, _, value = line.partition(":")
-                fields[name] = value.split()
-        handled = int(fields["SigCgt"][0], 16) | int(fields["SigIgn"][0], 16)
+        fields = _fields(os.fsdecode(read_file(f"/proc/{pid}/status")))
     except OSError:
         return False
-    within = fields["NSpid"]
+    handled = int(fields["SigCgt"], 16) | int(fields["SigIgn"], 16)
+    within = fields["NSpid"].split()
     return len(within) > 1 and within[-1] == "1" and not handled >> (number - 1) & 1

@@ -65,7 +65,7 @@ def run(check: Check, document: Any, name: str) -> None:
         check(document)
     except Bad as bad:
         path = _path(bad.places)
-        place = f"{name}: {path}" if path else f"{name}"
+        place = f"{name}: {path}" if path else name
         raise SpecError(f"{place} {bad.words}", path) from None
 
 

@@ -67,12 +67,8 @@ def _kills(text: str) -> int:
 
 def killed(v2: str | None, v1: dict[str, str]) -> int:
     """How many processes of a container's cgroup were ended; 0 where nobody counts them."""
-    path = f"{v1['memory']}/memory.oom_control" if "memory" in v1 else f"{v2}/memory.events"
-    try:
-        with open(path) as file:
-            return _kills(file.read())
-    except OSError:
-        return 0
+    directory, name = (v1["memory"], "oom_control") if "memory" in v1 else (v2, "events")
+    return _kills(cgroups.read(f"{directory}/memory.{name}")) if directory else 0
 
 
 def watch(v2: str | None, v1: dict[str, str]) -> OutOfMemory | None:

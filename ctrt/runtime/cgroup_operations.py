@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from ctrt.linux.bpf import Rule
     from ctrt.runtime.operations.context import Context
 
-_ENOENT, _EBUSY, _EINVAL = 2, 16, 22
+_ENOENT, _EBUSY = 2, 16
 _MARK = "user.ctrt"
 DELEGATED = ("cgroup.procs", "cgroup.subtree_control", "cgroup.threads")
 

@@ -15,7 +15,7 @@ from ctrt.errors import CtrtError
 from ctrt.linux import ospath
 from ctrt.linux.birth import start_time
 from ctrt.runtime import starting
-from ctrt.runtime.existing import reason, run_last_hooks, warn
+from ctrt.runtime.existing import owns, reason, run_last_hooks, warn
 from ctrt.runtime.records import Record, check_id, default_root, timestamp
 
 TYPE_CHECKING = False
@@ -79,7 +79,7 @@ def create(
 
         notify = readiness.give(config, process, f"{root}/{identifier}")
     groups = plan_cgroup(root, identifier, config, host, options)
-    if not groups.state and not _owns_pids(config):
+    if not groups.state and not owns(config, "pid"):
         warn(
             "the container has neither a cgroup nor a pid namespace of its own. Such configuration "
             "is strongly discouraged: its processes cannot be told from the caller's"
@@ -197,16 +197,8 @@ def new_state(
         "owner": os.geteuid(),
         "annotations": config.get("annotations") or {},
         "cgroup": groups.state,
-        "own_pids": _owns_pids(config),
+        "own_pids": owns(config, "pid"),
     }
-
-
-def _owns_pids(config: dict[str, Any]) -> bool:
-    """Whether a container is alone in its pid namespace."""
-    return any(
-        entry["type"] == "pid" and not entry.get("path")
-        for entry in (config.get("linux") or {}).get("namespaces") or ()
-    )
 
 
 def find_rootfs(bundle: str, path: str) -> str:

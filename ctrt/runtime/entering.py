@@ -123,11 +123,9 @@ def _leaf(record: Record, top: str) -> str:
 
     if not cgroups.read(f"{top}/cgroup.subtree_control").strip():
         return top
-    for line in cgroups.read(f"/proc/{record.state['pid']}/cgroup").splitlines():
-        if line.startswith("0::"):
-            _, found, below = line.partition(record.state["cgroup"]["path"])
-            return top + below if found else top
-    return top
+    path = cgroups.unified_path(record.state["pid"]) or ""
+    _, found, below = path.partition(record.state["cgroup"]["path"])
+    return top + below if found else top
 
 
 def _below(wanted: tuple[str, ...], own: Group) -> dict[str, str]:

@@ -7,7 +7,7 @@ hand over by a byte on a pair of pipes. Until it gives up CLONE_FILES the child 
 descriptor table with its parent, so that what one side opens the other can use.
 
 A plan may end in a process that waits to be started (the operation "await_start" of
-`creating.py`): it says so on its pipe, and goes on when it is told to. Until its maker lets it
+`waiting.py`): it says so on its pipe, and goes on when it is told to. Until its maker lets it
 be, the child watches its maker, and ends when that one dies: so a start that is killed leaves no
 process behind.
 

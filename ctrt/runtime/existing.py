@@ -88,10 +88,13 @@ def _own_space(record: Record) -> str:
     """The namespace by which processes of a container without a cgroup are known: pid, mnt, ""."""
     if record.state["own_pids"]:
         return "pid"
-    linux = record.config().get("linux") or {}
-    spaces = linux.get("namespaces") or ()
-    own = any(space["type"] == "mount" and not space.get("path") for space in spaces)
-    return "mnt" if own else ""
+    return "mnt" if owns(record.config(), "mount") else ""
+
+
+def owns(config: dict[str, Any], kind: str) -> bool:
+    """Whether a container has a new namespace of a kind."""
+    spaces = (config.get("linux") or {}).get("namespaces") or ()
+    return any(space["type"] == kind and not space.get("path") for space in spaces)
 
 
 def signal_all(record: Record, number: int) -> None:

@@ -288,7 +288,7 @@ def _cgroup_base(privileged: bool) -> tuple[str | None, str]:
         if os.access(mount, os.W_OK):
             return f"{mount}/ctrt", ""
         return None, f"{mount} is read-only here, so the container stays in the caller's cgroup"
-    own = cgroups.own_unified_path()
+    own = cgroups.unified_path()
     base = f"{mount}{own}".rstrip("/") if own else None
     if base and os.access(base, os.W_OK) and os.access(f"{base}/cgroup.procs", os.W_OK):
         return f"{base}/ctrt", ""

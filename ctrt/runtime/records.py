@@ -55,7 +55,7 @@ def default_root() -> str:
 
     if os.geteuid() == 0 and ids.all_mapped():
         return "/run/ctrt-runtime"
-    base = os.environ.get(b"XDG_RUNTIME_DIR", b"").decode(errors="surrogateescape")
+    base = ospath.variable("XDG_RUNTIME_DIR")
     return f"{base}/ctrt-runtime" if base else f"/tmp/ctrt-runtime-{os.geteuid()}"
 
 

@@ -7,7 +7,7 @@ import posix as os  # `os` itself takes long to import: linux/ospath.py
 from ctrt.errors import CtrtError, ProgramError
 from ctrt.linux import ospath
 from ctrt.runtime.existing import reason, warn
-from ctrt.runtime.records import default_root
+from ctrt.runtime.records import default_root, write_whole
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -209,14 +209,15 @@ def connect(path: str) -> int:
 def start_error(plan: Plan | None, error: StartError) -> CtrtError:
     """A failed step as the sentence for the caller, who looks for certain words in it."""
     assert plan is not None
-    operation = ""
+    failed: tuple[Any, ...] = ("",)
     if 0 <= error.step < len(plan.steps) and error.call < len(plan.steps[error.step].calls):
-        operation = plan.steps[error.step].calls[error.call][0]
-    nameless = operation == "exec" and not plan.steps[error.step].calls[error.call][1]
+        failed = plan.steps[error.step].calls[error.call]
+    operation = failed[0]
+    nameless = operation == "exec" and not failed[1]
     if nameless or operation in ("find_program", "hooks"):
         return CtrtError(f"unable to start container process: {error.words}", status=1)
     if operation == "exec":
-        name = plan.steps[error.step].calls[error.call][1][0]
+        name = failed[1][0]
         looked = any(call[0] == "find_program" for step in plan.steps for call in step.calls)
         if error.errno == _ENOENT and "/" not in name and not looked:
             words = f'exec: "{name}": executable file not found in $PATH: No such file or directory'
@@ -230,11 +231,9 @@ def start_error(plan: Plan | None, error: StartError) -> CtrtError:
 
 
 def write_pid(path: str, pid: int) -> None:
-    """Write a pid file, which is there whole or not at all."""
-    from ctrt.runtime.records import write_whole
-
+    """Write a pid file at an absolute path, which is there whole or not at all."""
     try:
-        write_whole(ospath.absolute(path), str(pid).encode(), 0o644)
+        write_whole(path, str(pid).encode(), 0o644)
     except OSError as error:
         raise CtrtError(
             f"the pid file {path} cannot be written: {error.strerror}", status=1

@@ -13,16 +13,16 @@ if TYPE_CHECKING:
 
 def update(record: Record, resources: dict[str, Any]) -> None:
     """Set other limits of a container's cgroup, and note them in its configuration."""
+    config = record.config()
     memory = resources.get("memory") or {}
     if memory.get("limit") and "checkBeforeUpdate" not in memory:
-        own = ((record.config().get("linux") or {}).get("resources") or {}).get("memory") or {}
+        own = ((config.get("linux") or {}).get("resources") or {}).get("memory") or {}
         check = bool(own.get("checkBeforeUpdate"))
         resources = {**resources, "memory": {**memory, "checkBeforeUpdate": check}}
     _join_hierarchies(record, resources)
     group(record).update(resources)
     from ctrt.oci import fastjson
 
-    config = record.config()
     linux = config.setdefault("linux", {})
     linux["resources"] = _merged(linux.get("resources") or {}, resources)
     record.write("config.json", fastjson.dumps(config).encode())

@@ -26,9 +26,6 @@ _ARCHITECTURES = (
     "AARCH64 ARM LOONGARCH64 MIPS MIPS64 MIPS64N32 MIPSEL MIPSEL64 MIPSEL64N32 PARISC PARISC64 PPC "
     "PPC64 PPC64LE RISCV64 S390 S390X X32 X86 X86_64"
 ).split()
-_FILTER_FLAGS = [
-    f"SECCOMP_FILTER_FLAG_{name}" for name in ("LOG", "SPEC_ALLOW", "TSYNC", "WAIT_KILLABLE_RECV")
-]
 
 
 def features() -> dict[str, Any]:
@@ -64,8 +61,8 @@ def features() -> dict[str, Any]:
                 "actions": [f"SCMP_ACT_{name}" for name in _ACTIONS],
                 "operators": [f"SCMP_CMP_{name}" for name in _OPERATORS],
                 "archs": [f"SCMP_ARCH_{name}" for name in _ARCHITECTURES],
-                "knownFlags": _FILTER_FLAGS,
-                "supportedFlags": _FILTER_FLAGS,
+                "knownFlags": sorted(tasks.FILTER_FLAGS),
+                "supportedFlags": sorted(tasks.FILTER_FLAGS),
             },
             "apparmor": enabled(True),
             "selinux": enabled(True),

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-_MOUNT_KIND, _DIRECTORY, _LINK, _FILE = 0o170000, 0o040000, 0o120000, 0o100000
+_MOUNT_KIND, _DIRECTORY = 0o170000, 0o040000
 
 
 def propagation(context: Context, path: str, flags: int) -> None:

@@ -11,7 +11,6 @@ from ctrt.linux import ospath
 from ctrt.runtime.operations.context import EINVAL, ENOENT, EPERM, Context
 from ctrt.runtime.operations.host import write
 
-_SIGKILL = 9
 _NAMES = {
     "user": "user",
     "mount": "mnt",

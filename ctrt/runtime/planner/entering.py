@@ -74,7 +74,6 @@ def enter(
     *,
     subject: str,
     seccomp: bytes | None = None,
-    wait: bool = False,
     terminal: bool = False,
     plain_lines: bool = False,
     keyring: str | None = "",
@@ -177,8 +176,6 @@ def enter(
         status="running",
     )
     steps += before
-    if wait:
-        steps += planned.waiting(process)
     steps += last
     steps.append(planned.program(process, linux, trace=trace, die=die))
     return Plan(steps, tuple(notes), subject)

@@ -91,19 +91,18 @@ def unshare(
         steps.append(id_maps(uid_map, gid_map, host, deny_setgroups=deny_setgroups))
     if clocks:
         steps.append(clocks_set(clocks))
-    if uid_map or gid_map:
+    if uid_map and gid_map and becomes_mapped:
         # Credentials are taken anew, so that the ids inside are the mapped ones from the start.
         groups: tuple[int, ...] | None = () if maps_many(gid_map) and can_set_groups(host) else None
-        if uid_map and gid_map and becomes_mapped:
-            steps.append(
-                Step(
-                    "become the mapped user",
-                    INSIDE,
-                    [("become", uid_map[0][0], gid_map[0][0], groups)],
-                    why="the program starts as the first id of the map",
-                    source="user_namespaces(7)",
-                )
+        steps.append(
+            Step(
+                "become the mapped user",
+                INSIDE,
+                [("become", uid_map[0][0], gid_map[0][0], groups)],
+                why="the program starts as the first id of the map",
+                source="user_namespaces(7)",
             )
+        )
     if "mount" in kinds:
         steps += propagated(propagation)
     for kind, path in kept:
