@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING, NamedTuple
 
+from ctrt.draw._labels import HASH
 from ctrt.draw._scene import Raw
 from ctrt.observe import Unknown
 from ctrt.words import one_line, plural, visible
@@ -15,7 +15,6 @@ if TYPE_CHECKING:
 
     from ctrt.observe import Names, Objects, Offset, Snapshot
 
-_HASH = re.compile(r"[0-9a-f]{12,}")
 _OBJECTS = (
     ("shm", "memory segment"), ("sem", "semaphore set"), ("msg", "message queue"),
     ("mqueues", "POSIX queue"),
@@ -37,7 +36,7 @@ def _names(names: Names, command: str, ids: bool) -> Held:
     if names.copied and not ids:
         return Held("", "still the host's", (), command)  # another on each machine
     host, domain = (
-        visible(text if ids else _HASH.sub("…", text)) for text in (names.host, names.domain)
+        visible(text if ids else HASH.sub("…", text)) for text in (names.host, names.domain)
     )
     raw = [Raw("/proc/sys/kernel/hostname", host)]
     words = host

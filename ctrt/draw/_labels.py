@@ -7,6 +7,7 @@ kernel's own numbers take their place.
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, NamedTuple
 
 from ctrt.linux.namespaces import KINDS
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 
 
 _FOUR = 4
+HASH = re.compile(r"[0-9a-f]{12,}")
+"""What engines name things by that are another each time."""
 
 
 class Words(NamedTuple):

@@ -76,7 +76,11 @@ def network(
     with nothing but lo are counted only, unless it is the one that was asked for.
     """
     title = visible(title)
-    quiet = [side for side in sides if not side.initial and _quiet(side) and len(sides) > 1]
+    quiet = [
+        side
+        for side in sides
+        if not side.initial and side.known is not None and side.known.quiet and len(sides) > 1
+    ]
     shown = [side for side in sides if all or side not in quiet]
     left = max(len(shown) - _MOST, 0)
     shown = shown[:_MOST]
@@ -127,13 +131,6 @@ def network(
         sheet.details,
     )
     return Picture(scene, (Block(title), Block("", _HEADS, tuple(lines), tuple(notes))))
-
-
-def _quiet(side: Side) -> bool:
-    known = side.known
-    if known is None or len(known.links) != 1 or known.listeners or known.routes:
-        return False
-    return isinstance(known.tables, Unknown) or not known.tables
 
 
 def _ports(side: Side, keys: set[Key], everything: bool) -> list[Port]:

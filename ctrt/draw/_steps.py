@@ -32,7 +32,7 @@ _BETWEEN = 20.0
 _WORDS = 18.0
 _LINES = 3
 _LONGEST = 240.0
-SEEN = "✓ "
+_SEEN = "✓ "
 _LEGEND = "✓: what has changed after the step, as the kernel tells it"
 _NEW = "NEW is the directory where the new root is put together, until it becomes /."
 _SUBS = {OUTSIDE: "the process that starts it", INSIDE: "the first process of the container"}
@@ -172,10 +172,10 @@ def _draw(
         drawn = _chip(entry, at)._replace(x=tidy(x), y=tidy(y))
         sheet.nodes.append(drawn)
         column = columns[entry.where]
-        told = tuple(f"{SEEN}{_shown(words, hidden)}" for words in seen)
+        told = tuple(f"{_SEEN}{_shown(words, hidden)}" for words in seen)
         # What is only said again, with its place, is said once.
         planned = (
-            () if found.words and told == (f"{SEEN}mounted: NEW{found.words[0]}",) else found.words
+            () if found.words and told == (f"{_SEEN}mounted: NEW{found.words[0]}",) else found.words
         )
         shown = found._replace(words=(*planned, *told))
         bottom = _makes(sheet, entry, shown, hidden, x + column, y, _LANE - column - 2 * PAD)
@@ -236,7 +236,7 @@ def _makes(
         )  # fmt: skip
         bottom += CHIP
     lines = [
-        (line, "seen" if words.startswith(SEEN) else "")
+        (line, "seen" if words.startswith(_SEEN) else "")
         for words in found.words
         for line in wrapped(_shown(words, hidden), room, SUB_SIZE, _LINES)
     ]

@@ -7,6 +7,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
 from ctrt.draw import _labels as labels
+from ctrt.draw._labels import HASH
 from ctrt.draw._measure import fit, width
 from ctrt.draw._scene import Cell, Detail, Edge, Node, Raw, Row
 from ctrt.draw._sheet import HEAD_SIZE, ROW_SIZE, Sheet, cell, tidy
@@ -35,7 +36,6 @@ _MOST_NAMES = 20
 _SHOWN_FLAGS = ("nosuid", "nodev", "noexec", "nosymfollow", "idmapped")
 # File systems whose roots are names within the kernel, not paths of the host's disks.
 _KERNEL_ROOTS = frozenset(("proc", "sysfs", "devtmpfs"))
-_HASH = re.compile(r"[0-9a-f]{12,}")
 _IDENTIFIER = re.compile(r"[0-9a-f]{12}|[0-9]{4}")
 
 
@@ -181,7 +181,7 @@ class Part:
         above = self.targets.get(found[0].parent, "/")
         below = [mount.target.removeprefix(above).lstrip("/") for mount in found[:_MOST_NAMES]]
         if not self.ids:
-            below = list(dict.fromkeys(_HASH.sub("…", name) for name in below))
+            below = list(dict.fromkeys(HASH.sub("…", name) for name in below))
         listed = ", ".join(below) + (", …" if len(found) > _MOST_NAMES else "")
         flags = self._flags(found[0])
         if what in ("masked", "device", "read-only"):

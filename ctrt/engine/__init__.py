@@ -336,7 +336,7 @@ class Engine:
             config,
             self.host,
             layout=self.layout,
-            name=f"{name}-HASH" if chosen.plan else configuration.cgroup_name(name, directory),
+            name=configuration.cgroup_name(name, directory, shown=bool(chosen.plan)),
             mark="MARK" if chosen.plan else "",
         )
         hosts = ""

@@ -133,8 +133,7 @@ def container(
         linux["gidMappings"] = _mappings(gid_map)
     parent = options.cgroup_parent or host.cgroup
     if parent:
-        # A plan that is only shown should be the same in each store.
-        group = f"{name}-HASH" if options.plan else cgroup_name(name, directory)
+        group = cgroup_name(name, directory, shown=bool(options.plan))
         linux["cgroupsPath"] = f"{parent}/{group}"
     if any(getattr(options, key) not in (None, []) for key in _OF_RESOURCES):
         from ctrt.engine import resources
@@ -201,8 +200,13 @@ def entering(
     return process
 
 
-def cgroup_name(name: str, directory: str) -> str:
-    """The name of a container's cgroup: two stores may each have a container of one name."""
+def cgroup_name(name: str, directory: str, *, shown: bool = False) -> str:
+    """The name of a container's cgroup: two stores may each have a container of one name.
+
+    That of a plan that is only `shown` is the same in each store.
+    """
+    if shown:
+        return f"{name}-HASH"
     return f"{name}-{sha256(os.fsencode(directory))[7:15]}"
 
 

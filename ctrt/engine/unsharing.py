@@ -47,7 +47,7 @@ def plan(
     uid_map, gid_map = _extents(host.uid, *uids), _extents(host.gid, *gids)
     if (uid_map or gid_map) and "user" not in kinds:
         kinds.insert(0, "user")
-    mount_proc = "/proc" if options.mount_proc is True else options.mount_proc
+    mount_proc = _proc(options)
     if mount_proc and "mount" not in kinds:
         kinds.append("mount")
     clocks = _clocks(options)
@@ -91,7 +91,6 @@ def plan(
     )
 
 
-_WITHIN = ("mount", "uts", "ipc", "network", "cgroup")
 _NOT_WITHIN = (
     "user", "pid", "time", "map_user", "map_group", "map_users", "map_groups", "map_root_user",
     "map_current_user", "map_auto", "setgroups", "keep_caps", "root", "monotonic", "boottime",
@@ -114,11 +113,9 @@ def within(options: Values) -> tuple[tuple[str, ...], Sequence[Step]]:
             )
     if _kept(options):
         raise CtrtError("unshare: files that keep namespaces cannot go with --in")
-    mount_proc = "/proc" if options.mount_proc is True else options.mount_proc
+    mount_proc = _proc(options)
     kinds = tuple(
-        kind
-        for kind, key in _KINDS
-        if kind in _WITHIN and (getattr(options, key) or (kind == "mount" and mount_proc))
+        kind for kind, key in _KINDS if getattr(options, key) or (kind == "mount" and mount_proc)
     )
     steps = planner.propagated(options.propagation) if "mount" in kinds else []
     if mount_proc:
@@ -141,6 +138,11 @@ def check_kept(options: Values) -> None:
             "unshare: --as with --user needs a map of users, as in --map-root-user: without one "
             "nobody can come in"
         )
+
+
+def _proc(options: Values) -> str | None:
+    """Where proc is to be mounted."""
+    return "/proc" if options.mount_proc is True else options.mount_proc
 
 
 def _one(kind: str, options: Values, own: int) -> int | None:

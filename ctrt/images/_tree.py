@@ -211,7 +211,7 @@ class Tree:
         elif kind == b"1":
             target = clean(entry.link)
             if not self.link(target, path):
-                # It may be in a lower layer: `_join` sees to it. What is there by then came
+                # It may be in a lower layer: `_unpack._join` sees to it. What is there by then came
                 # later than this entry.
                 try:
                     self._remove(fd, name)

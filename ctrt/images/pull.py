@@ -21,11 +21,10 @@ from ctrt.images.exchange import RegistryError
 from ctrt.images.layers import Ahead
 from ctrt.images.progress import Progress
 from ctrt.images.registry import Registry
-from ctrt.images.store import Image, Layer, Store, check_image
+from ctrt.images.store import Image, Store, check_image, layers_of
 from ctrt.images.transports import Options, Source, source, split
 from ctrt.oci import image as documents
 from ctrt.oci import media
-from ctrt.oci.digest import chain_ids
 from ctrt.oci.reference import Reference, check_digest, parse
 
 if TYPE_CHECKING:
@@ -173,14 +172,7 @@ def _pull(
     ):
         raise CtrtError(f"it is for {config.os}/{config.architecture}, not for {wanted}")
     if unpacker is not None and place.remote and manifest.layers:
-        diff_ids = config.rootfs.diff_ids
-        found = [
-            Layer(layer.digest, diff_id, chain, layer.size, layer.media_type)
-            for layer, diff_id, chain in zip(
-                manifest.layers, diff_ids, chain_ids(diff_ids), strict=True
-            )
-        ]
-        with Ahead(store, found, unpacker) as ahead:
+        with Ahead(store, layers_of(manifest, config), unpacker) as ahead:
             _fetch(store, place, manifest.layers, progress, ahead)
             ahead.finish()
     else:

@@ -51,16 +51,7 @@ class Registry(Exchange):
     def manifest(self, repository: str, tag_or_digest: str) -> tuple[str, str, bytes]:
         """Fetch a manifest or index; return its media type, its digest and its very bytes."""
         path = f"/v2/{repository}/manifests/{tag_or_digest}"
-        for attempt in range(ATTEMPTS):
-            with self.send("GET", path, _ACCEPT, scope=_scope(repository)) as answer:
-                try:
-                    data = answer.read(media.MANIFEST_LIMIT + 1)
-                except HTTPError as error:
-                    if attempt == ATTEMPTS - 1:
-                        raise self.fault(error) from None
-                    self.pause(back_off(attempt))
-                    continue
-                break
+        data, answer = self._read(path, _ACCEPT, _scope(repository))
         if len(data) > media.MANIFEST_LIMIT:
             raise RegistryError(f"its manifest has more than {media.MANIFEST_LIMIT >> 20} MiB")
         digest = f"sha256:{sha256(data).hexdigest()}"
@@ -214,18 +205,25 @@ class Registry(Exchange):
         raise RegistryError(f"the pages of {key} that {self.host} sends lead round in a circle")
 
     def _json(self, path: str, scope: str) -> tuple[bytes, BaseHTTPResponse]:
-        for attempt in range(ATTEMPTS):
-            with self.send("GET", path, {}, scope=scope) as answer:
+        data, answer = self._read(path, {}, scope)
+        if len(data) > media.MANIFEST_LIMIT:
+            raise RegistryError(f"{self.host} sent more than {media.MANIFEST_LIMIT >> 20} MiB")
+        return data, answer
+
+    def _read(
+        self, path: str, headers: dict[str, str], scope: str
+    ) -> tuple[bytes, BaseHTTPResponse]:
+        """A document, as far as one byte beyond what it may have, and the answer it came in."""
+        attempt = 0
+        while True:
+            with self.send("GET", path, headers, scope=scope) as answer:
                 try:
-                    data = answer.read(media.MANIFEST_LIMIT + 1)
-                    break
+                    return answer.read(media.MANIFEST_LIMIT + 1), answer
                 except HTTPError as error:
                     if attempt == ATTEMPTS - 1:
                         raise self.fault(error) from None
                     self.pause(back_off(attempt))
-        if len(data) > media.MANIFEST_LIMIT:
-            raise RegistryError(f"{self.host} sent more than {media.MANIFEST_LIMIT >> 20} MiB")
-        return data, answer
+                    attempt += 1
 
     # -- writing -------------------------------------------------------------------------------
 
@@ -242,10 +240,6 @@ class Registry(Exchange):
     def has_blob(self, repository: str, digest: str) -> bool:
         """Say whether a repository has a blob."""
         return self._head(f"/v2/{repository}/blobs/{digest}", repository)
-
-    def has_manifest(self, repository: str, digest: str) -> bool:
-        """Say whether a repository has a manifest."""
-        return self._head(f"/v2/{repository}/manifests/{digest}", repository)
 
     def put_blob(
         self,

@@ -151,16 +151,18 @@ class Store:
         """Return the names of all images, also of broken ones, sorted."""
         return sorted({_name(entry) for entry in self._entries()} - {""})
 
-    def images(self) -> list[Image]:
-        """Return all named images, sorted by name, but for those that `broken` tells of."""
+    def images(self, said: list[str] | None = None) -> list[Image]:
+        """Return all named images, sorted by name, but for those that cannot be read.
+
+        A sentence about each of these is added to `said`.
+        """
         named = [entry for entry in self._entries() if _name(entry)]
-        return sorted(self._whole(named), key=lambda image: image.reference)
+        return sorted(self._whole(named, said), key=lambda image: image.reference)
 
     def broken(self) -> list[str]:
         """Return a sentence for each named image that cannot be read, sorted."""
         said: list[str] = []
-        for _ in self._whole([entry for entry in self._entries() if _name(entry)], said):
-            pass
+        self.images(said)
         return sorted(said)
 
     def names_of(self, identity: str) -> list[str]:
@@ -564,6 +566,15 @@ class Store:
         except (CtrtError, ValueError, KeyError, TypeError):
             pass
         return found
+
+
+def layers_of(manifest: Any, config: Any) -> list[Layer]:
+    """Return the layers of a checked manifest and configuration, both as documents."""
+    diff_ids = config.rootfs.diff_ids
+    return [
+        Layer(part.digest, diff_id, chain, part.size, part.media_type)
+        for part, diff_id, chain in zip(manifest.layers, diff_ids, chain_ids(diff_ids), strict=True)
+    ]
 
 
 def check_image(manifest: Any, config: Any, name: str) -> None:

@@ -379,10 +379,11 @@ def _look(
         text = read(file)
         if text:
             limits[name] = None if text == "max" or int(text) >= _UNLIMITED_V1 else int(text)
+    stat = place.read("cpu.stat")
     if version == 2:
         quota = read("cpu.max").split()
         frozen = _named_line(place.read("cgroup.events"), "frozen")
-        spent, second = _named_line(place.read("cpu.stat"), "usage_usec"), 1e6
+        spent, second = _named_line(stat, "usage_usec"), 1e6
     else:
         quota = [read(f"cpu.cfs_{part}_us") for part in ("quota", "period")]
         frozen = {"": "", "THAWED": "0"}.get(place.read("freezer.state").strip(), "1")
@@ -402,7 +403,8 @@ def _look(
     if spent:
         use["cpu time"] = int(spent) / second
     for name, file, line, unit in _DONE[version]:
-        count = int(_named_line(place.read(file), line) or 0)
+        text = stat if file == "cpu.stat" else place.read(file)
+        count = int(_named_line(text, line) or 0)
         if count:
             use[name] = count / unit
     return limits, use, frozen == "1" if frozen else None, tuple(raw)

@@ -107,6 +107,12 @@ class Network(NamedTuple):
     unix: int = 0
     forwards: tuple[Forward, ...] = ()
 
+    @property
+    def quiet(self) -> bool:
+        """Whether it has one link and nothing else that is known."""
+        bare = isinstance(self.tables, Unknown) or not self.tables
+        return bare and len(self.links) == 1 and not (self.listeners or self.routes)
+
 
 def networks(system: System, *, of: Key | None = None) -> dict[Key, Network | Unknown]:
     """Every network namespace of a scan; by pyroute2, and without it by what /proc shows.

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from ctrt.observe._system import Process, System
 
 _ANY = "0.0.0.0"
-FORWARDERS = ("conmon", "docker-proxy", "rootlessport", "slirp4netns", "pasta", "passt")
+_FORWARDERS = ("conmon", "docker-proxy", "rootlessport", "slirp4netns", "pasta", "passt")
 
 
 class Published(NamedTuple):
@@ -62,7 +62,7 @@ def published(
             if process is None:
                 continue
             program = process.name.partition(".")[0]  # pasta.avx2
-            if program not in FORWARDERS:
+            if program not in _FORWARDERS:
                 continue
             to, port = None, 0
             if program == "docker-proxy":

@@ -207,12 +207,13 @@ def _diff(engine: Engine, values: Values, _report: Report) -> Text | Picture:
     from ctrt.images.contents import Tree
 
     words = values.operands
-    if len(words) == 1 or not any(_is_image(engine, name) for name in words):
+    known = [_is_image(engine, name) for name in words]
+    if len(words) == 1 or not any(known):
         from ctrt.engine.verbs.seeing import compare_moments, is_moment
 
         if any(is_moment(word) for word in words):
             return shown(compare_moments(words, ids=values.ids), values)
-    if len(words) == 2 and not any(_is_image(engine, name) for name in words):
+    if len(words) == 2 and not any(known):
         from ctrt.engine.verbs.seeing import compare
 
         return shown(compare(engine, *words, ids=values.ids), values)
@@ -222,7 +223,7 @@ def _diff(engine: Engine, values: Values, _report: Report) -> Text | Picture:
     elif any(state["name"] == words[0] for state in engine.states()):
         changes = written.changes(engine, words[0])
     else:
-        if not _is_image(engine, words[0]):
+        if not known[0]:
             _refuse_process(engine, words[0])
         image = found_image(engine, words[0])
         trees = Tree.of(engine.store, image.layers).changes

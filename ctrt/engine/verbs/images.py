@@ -22,8 +22,9 @@ if TYPE_CHECKING:
 
 
 def _images(engine: Engine, values: Values, _report: Report) -> Listing | Text:
-    found = _chosen(engine, values)
-    warn(engine.store.broken())
+    said: list[str] = []
+    found = _chosen(engine, values, said)
+    warn(sorted(said))
     identities = [image.id[7:] if values.no_trunc else image.id[7:19] for image in found]
     if values.json:
         return json_text(
@@ -92,10 +93,13 @@ _SORTS = {
 }
 
 
-def _chosen(engine: Engine, values: Values) -> list[Image]:
-    """The images that the operands and --filter of `images` leave, in their order."""
+def _chosen(engine: Engine, values: Values, said: list[str]) -> list[Image]:
+    """The images that the operands and --filter of `images` leave, in their order.
+
+    A sentence about each that cannot be read is added to `said`.
+    """
     store = engine.store
-    found = store.images() + (store.steps() if values.all else [])
+    found = store.images(said) + (store.steps() if values.all else [])
     if values.operands:
         wanted: set[str] = set()
         for name in values.operands:
@@ -289,8 +293,9 @@ def _bytes_below(path: str) -> int:
 
 def _df(engine: Engine, values: Values, _report: Report) -> Listing | Text:
     disk = _disk(engine)
-    images = engine.store.images()
-    warn(engine.store.broken())
+    said: list[str] = []
+    images = engine.store.images(said)
+    warn(sorted(said))
     used = {state["image"] for state in engine.states()}
     needed = {layer.digest: layer.size for image in images for layer in image.layers}
     active = {layer.digest for image in images if image.reference in used for layer in image.layers}

@@ -64,10 +64,9 @@ def _described(engine: Engine, name: str, values: Values) -> dict[str, Any]:
 def _elsewhere(place: Source, platform: str | None) -> dict[str, Any]:
     """An image that is not here, without its layers; and what else its index has."""
     from ctrt.images.pull import manifest_of, platform_of
-    from ctrt.images.store import Image, Layer, check_image
+    from ctrt.images.store import Image, check_image, layers_of
     from ctrt.oci import fastjson, media
     from ctrt.oci import image as documents
-    from ctrt.oci.digest import chain_ids
 
     digest, data, manifest, through = manifest_of(place, platform_of(platform))
     if manifest.config.media_type not in media.CONFIGS:
@@ -79,11 +78,7 @@ def _elsewhere(place: Source, platform: str | None) -> dict[str, Any]:
     text = b"".join(checked(place.blob(manifest.config), manifest.config))
     config = documents.read_config(text, "the image")
     check_image(manifest, config, "the image")
-    diff_ids = config.rootfs.diff_ids
-    layers = [
-        Layer(part.digest, diff_id, chain, part.size, part.media_type)
-        for part, diff_id, chain in zip(manifest.layers, diff_ids, chain_ids(diff_ids), strict=True)
-    ]
+    layers = layers_of(manifest, config)
     image = Image(
         str(place.reference), digest, documents.kind(data, "", "the image"),
         manifest.config.digest, fastjson.loads(text), layers,

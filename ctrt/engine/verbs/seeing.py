@@ -387,7 +387,9 @@ def _network(engine: Engine, words: list[str], values: Values) -> Picture:
     number = 0
     asked = [space for space in system.of_kind("net") if space.key in known]
     # Those with nothing but lo come last, so that they take no numbers from the others.
-    for space in sorted(asked, key=lambda s: not s.initial and _lonely(known[s.key])):
+    for space in sorted(
+        asked, key=lambda s: not s.initial and getattr(known[s.key], "quiet", False)
+    ):
         name = "net[host]" if space.initial else f"net[{number + 1}]"
         number += not space.initial
         found = known[space.key]
@@ -407,18 +409,6 @@ def _network(engine: Engine, words: list[str], values: Values) -> Picture:
     if target is not None:
         title = f"Network of {_within(target.title or _name(target, values.ids))}"
     return draw.network(sides, title=title, ids=values.ids, all=values.all)
-
-
-def _lonely(network: Any) -> bool:
-    if len(getattr(network, "links", ())) != 1:
-        return False
-    return not network.listeners and not network.routes and not _ruled(network)
-
-
-def _ruled(network: Any) -> bool:
-    from ctrt import observe
-
-    return bool(network.tables) and not isinstance(network.tables, observe.Unknown)
 
 
 def _who(system: System, owners: dict[int, Owner], pids: tuple[int, ...]) -> str:

@@ -25,7 +25,7 @@ def _is_shown(stream: Any) -> bool:
     return not hasattr(stream, "buffer") or stream.isatty()
 
 
-def is_special(path: str) -> bool:
+def _is_special(path: str) -> bool:
     """Whether a path is a pipe or a device: what is written to, and must not be replaced."""
     try:
         mode = os.stat(path).st_mode
@@ -46,7 +46,7 @@ def written(name: str | None, otherwise: str) -> Iterator[IO[bytes] | None]:
             raise CtrtError(otherwise)
         yield sys.stdout.buffer
         sys.stdout.buffer.flush()
-    elif is_special(str(name)):
+    elif _is_special(str(name)):
         with open(str(name), "wb") as file:
             yield file
     else:
@@ -61,7 +61,7 @@ def read(store: Store, name: str | None, otherwise: str) -> Iterator[str]:
     the copy is told of what it is a copy of.
     """
     name = name or ""
-    if name not in _STDIN and not is_special(name):
+    if name not in _STDIN and not _is_special(name):
         yield name
         return
     if name in _STDIN and _is_shown(sys.stdin):
