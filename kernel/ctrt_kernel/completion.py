@@ -167,7 +167,7 @@ def _known(before: list[str], token: str) -> Iterator[_Word]:
         yield from _values(waiting, token)
         return
     if program and operands:
-        if len(operands) >= 1 and table is words.CONTAINER:
+        if table is words.CONTAINER:
             yield from _programs(
                 contents.of(_expanded(operands[0])), token, first=len(operands) == 1
             )

@@ -254,6 +254,7 @@ class CtrtMagics(Magics):
         self, name: str, values: Values, cell: str | None, apart: Values | None = None
     ) -> Any:
         """The cell as the input of a program in what runs already."""
+        body = _body(cell)
         engine = _engine()
         container = jobs.named(engine, name)
         command = values.operands or [os.environ.get("SHELL") or "/bin/sh"]
@@ -273,9 +274,8 @@ class CtrtMagics(Magics):
             if values.plan:
                 return _planned(engine, prepared, values)
             _tell(container)
-            stdin = None if cell is None else cell.encode(errors="surrogateescape")
             title = f"{os.path.basename(command[0])} in {name}"
-            return self._run(engine, prepared, values, stdin, title, files)
+            return self._run(engine, prepared, values, body, title, files)
 
     def _run(
         self,
@@ -561,16 +561,11 @@ def _body(cell: str | None) -> bytes | None:
 
 def _json(what: str, data: bytes) -> Any:
     """What a program's output says; what is not JSON (RFC 8259) is shown."""
-    import json
-
     try:
-        return json.loads(data.decode())
+        return rich.loads(data)
     except ValueError as error:
-        why = str(error)
-    except RecursionError:
-        why = "it is nested too deeply"
-    _print(data)
-    raise CtrtError(f"--json: the output of {what} is not JSON: {why}")
+        _print(data)
+        raise CtrtError(f"--json: the output of {what} is not JSON: {error}") from None
 
 
 def _print(data: bytes) -> None:

@@ -11,10 +11,11 @@ comes quickly is joined, and who prints without end is read more slowly, and so 
 from __future__ import annotations
 
 import json
-import os
 import threading
 import time
 from collections import deque
+
+from ctrt_kernel import reader
 
 GAP_SECONDS = 0.05
 """What a program prints in so short a time goes in one message."""
@@ -93,5 +94,5 @@ class Window:
             return 0.0
 
 
-server: Window | None = Window() if "JPY_SESSION_NAME" in os.environ else None
+server: Window | None = Window() if reader.has_server() else None
 """The limit of the server that this kernel was started by; None where there is none between."""

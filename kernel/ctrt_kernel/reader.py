@@ -17,6 +17,11 @@ def is_absent() -> bool:
     return kernel is not None and not getattr(kernel, "_allow_stdin", True)
 
 
+def has_server() -> bool:
+    """Whether a Jupyter server started this kernel: it sets this variable for its own."""
+    return "JPY_SESSION_NAME" in os.environ
+
+
 def has_page() -> bool:
-    """Whether a page of a Jupyter server shows the output (it sets this variable for kernels)."""
-    return "JPY_SESSION_NAME" in os.environ and not is_absent()
+    """Whether a page of a Jupyter server shows the output."""
+    return has_server() and not is_absent()

@@ -168,15 +168,20 @@ def _read(sequence: bytes) -> Shown | Refused:
     return Shown({"text/plain": plain, kind: value})
 
 
+def loads(data: bytes) -> Any:
+    """What JSON says (RFC 8259). Raises ValueError."""
+    try:
+        return json.loads(data.decode())
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+
+
 def _json(data: bytes) -> Any:
     """What JSON says, if a message can hold it. Raises ValueError.
 
     Python reads NaN, which is not JSON, and half of a surrogate pair, which is not text.
     """
-    try:
-        value = json.loads(data.decode())
-    except RecursionError:
-        raise ValueError("it is nested too deeply") from None
+    value = loads(data)
     level = [value] if isinstance(value, (dict, list)) else []
     for _ in range(MOST_LEVELS):
         inner = (v.values() if isinstance(v, dict) else v for v in level)

@@ -33,17 +33,14 @@ export interface Question {
   readonly yes: string;
 }
 
-function ofStop(name: string, sandbox: boolean): Question {
-  return {
+const QUESTIONS: Partial<Record<Action, (name: string, sandbox: boolean) => Question>> = {
+  stop: (name, sandbox) => ({
     title: `Stop ${name}?`,
     lost: sandbox
       ? 'Its programs end, and its namespaces with them.'
       : 'Its programs end, and what they wrote is gone, but for volumes.',
     yes: 'Stop',
-  };
-}
-
-const QUESTIONS: Partial<Record<Action, (name: string) => Question>> = {
+  }),
   remove: (name) => ({
     title: `Remove the image ${name}?`,
     lost: 'It must be pulled or built again to be used.',
@@ -231,8 +228,7 @@ export class WorldList {
 
   /** Have something done, after a question if something is lost by it, and say how it went. */
   async do(action: Action, name: string): Promise<void> {
-    const question =
-      action === 'stop' ? ofStop(name, this.sandboxes.has(name)) : QUESTIONS[action]?.(name);
+    const question = QUESTIONS[action]?.(name, this.sandboxes.has(name));
     if (question !== undefined) {
       const key = this.focused();
       const sure = await this.hands.sure(question);
