@@ -19,6 +19,17 @@ _LINKED = (
 _LIBRARY = f"/usr/lib/python3.{sys.version_info[1]}"
 
 
+START = """
+from jupyter_client.manager import KernelManager
+manager = KernelManager(kernel_name="inside")
+manager.start_kernel()
+client = manager.blocking_client()
+client.start_channels()
+client.wait_for_ready(timeout=100)
+"""
+"""A client's beginning, for programs that are run by themselves."""
+
+
 def missing() -> str:
     """Why there can be no such image; "" if there can."""
     if Path(_LIBRARY).is_dir():

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from ctrt_kernel.inside import PORTS
-from inside_images import PYTHON_IMAGE, missing, python_image
+from inside_images import PYTHON_IMAGE, START, missing, python_image
 from kernel_tools import IMAGE, Kernel, debugged, leftovers, wait_until
 
 from ctrt.engine import Engine
@@ -101,14 +101,8 @@ def test_what_kills_it_leaves_nothing(inside: Kernel, store: Path) -> None:
     kernel.manager.cleanup_resources()
 
 
-CLIENT = """
+CLIENT = f"""{START}
 import os
-from jupyter_client.manager import KernelManager
-manager = KernelManager(kernel_name="inside")
-manager.start_kernel()
-client = manager.blocking_client()
-client.start_channels()
-client.wait_for_ready(timeout=100)
 os._exit(0)
 """
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from inside_images import PYTHON_IMAGE, missing
+from inside_images import PYTHON_IMAGE, START, missing
 
 if TYPE_CHECKING:
     from conftest import World
@@ -16,14 +16,9 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="root makes the users")
 
 # Runs as the user: drives the kernel, and prints what came of it.
-DRIVE = """
-import json, time
-from jupyter_client.manager import KernelManager
-manager = KernelManager(kernel_name="inside")
-manager.start_kernel()
-client = manager.blocking_client()
-client.start_channels()
-client.wait_for_ready(timeout=100)
+DRIVE = (
+    f"import json, time\n{START}"
+    """
 printed = []
 def run(code, answer=None, watch=lambda text: None):
     text = []
@@ -52,6 +47,7 @@ finally:
     manager.shutdown_kernel()
 print(json.dumps(printed))
 """
+)
 
 
 def _drive(world: World, image: str) -> list[str]:

@@ -93,6 +93,7 @@ def test_another_directory_store_and_kernel_give_the_same(
         assert result.returncode == 0, result.stdout
     finally:
         before.remove_image("localhost/test/made")
+        before.close()
         engine.destroy()
 
 

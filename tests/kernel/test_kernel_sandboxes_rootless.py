@@ -25,9 +25,7 @@ for cell in (
     "%%unshare --in one /bin/sh\ngrep -o /srv/a/b /proc/mounts",
     "%%unshare --as three -Urpf --mount-proc\n",
     "%unshare --in three ls -d /proc/1",
-    "print(*(row[0] for row in ip.run_line_magic('ctrt', 'ps').rows))".replace(
-        "ip.", "get_ipython()."
-    ),
+    "print(*(row[0] for row in get_ipython().run_line_magic('ctrt', 'ps').rows))",
     "%ctrt stop one two three",
 ):
     result = shell.run_cell(cell)

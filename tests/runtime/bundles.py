@@ -101,6 +101,12 @@ def configuration(*args: str, rootless: bool = False) -> dict[str, Any]:
     return config
 
 
+def host_pids(config: dict[str, Any]) -> None:
+    """Take a configuration's pid namespace away."""
+    spaces = config["linux"]["namespaces"]
+    config["linux"]["namespaces"] = [space for space in spaces if space["type"] != "pid"]
+
+
 IDS = {"containerID": 0, "hostID": 524288, "size": 65536}
 """What ids of a container are outside, where it does not matter which."""
 

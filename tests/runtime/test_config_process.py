@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from bundles import Runtime
+from bundles import Runtime, host_pids
 
 SLEEP = ("sleep", "1000")
 NAME = f"config-{os.getpid()}"
@@ -113,12 +113,8 @@ def test_warnings_are_told_in_the_log_or_before_the_program_s_own_words(runtime:
 
 
 def test_processes_that_nothing_tells_from_the_caller_s_are_a_warning(runtime: Runtime) -> None:
-    def change(config: dict[str, Any]) -> None:
-        spaces = config["linux"]["namespaces"]
-        config["linux"]["namespaces"] = [space for space in spaces if space["type"] != "pid"]
-
     words = "strongly discouraged"
-    runtime.config("true", change=change)
+    runtime.config("true", change=host_pids)
     assert words in runtime.call("--cgroup-manager", "disabled", "run", NAME).stderr
     assert words not in runtime.call("run", NAME).stderr
     runtime.config("true")

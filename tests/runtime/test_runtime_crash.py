@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from bundles import Runtime, alive, until
+from bundles import Runtime, alive, host_pids, until
 
 SLEEP = ("sleep", "1000")
 CGROUPS = ("/sys/fs/cgroup", "/sys/fs/cgroup/unified", "/sys/fs/cgroup/*")
@@ -240,11 +240,7 @@ def test_processes_are_known_by_their_mounts_where_nothing_else_tells(
 ) -> None:
     """Without a pid namespace and without a cgroup, what exec added ends with the container."""
 
-    def change(config: dict[str, Any]) -> None:
-        spaces = config["linux"]["namespaces"]
-        config["linux"]["namespaces"] = [space for space in spaces if space["type"] != "pid"]
-
-    rootless.config(*SLEEP, change=change)
+    rootless.config(*SLEEP, change=host_pids)
     rootless.quiet("--cgroup-manager", "disabled", "run", "--detach", "one")
     rootless.quiet("exec", "--detach", "--pid-file", f"{rootless.bundle}/pid", "one", *SLEEP)
     pids = [rootless.pid("one"), int((rootless.bundle / "pid").read_text())]

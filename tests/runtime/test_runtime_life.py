@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from bundles import Runtime, alive, namespaces, until
+from bundles import Runtime, alive, host_pids, namespaces, until
 
 SLEEP = ("sleep", "1000")
 
@@ -175,10 +175,8 @@ def test_kill_of_what_does_not_run_says_so(runtime: Runtime) -> None:
 
 
 def test_kill_all_reaches_every_process(runtime: Runtime) -> None:
-    def host_pids(config: dict[str, Any]) -> None:
-        config["linux"]["namespaces"] = [
-            n for n in config["linux"]["namespaces"] if n["type"] != "pid"
-        ]
+    def change(config: dict[str, Any]) -> None:
+        host_pids(config)
         config["mounts"][0] = {
             "destination": "/proc",
             "type": "bind",
@@ -188,7 +186,7 @@ def test_kill_all_reaches_every_process(runtime: Runtime) -> None:
         config["linux"].pop("maskedPaths")
         config["linux"].pop("readonlyPaths")
 
-    runtime.config("sh", "-c", "sleep 1004 & echo $!; wait", change=host_pids)
+    runtime.config("sh", "-c", "sleep 1004 & echo $!; wait", change=change)
     runtime.quiet("run", "-d", "one")
     until(lambda: runtime.stdout, "the second process")
     second = int(runtime.stdout)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from bundles import Runtime, alive, until
+from bundles import Runtime, alive, host_pids, until
 
 SLEEP = ("sleep", "1000")
 
@@ -21,15 +21,10 @@ SLEEP = ("sleep", "1000")
 # --- processes -----------------------------------------------------------------------------------
 
 
-def _host_pids(config: dict[str, Any]) -> None:
-    spaces = config["linux"]["namespaces"]
-    config["linux"]["namespaces"] = [space for space in spaces if space["type"] != "pid"]
-
-
 @pytest.mark.parametrize("words", [["kill", "one", "KILL"], ["delete", "one"]])
 def test_processes_that_outlive_the_first_are_ended(runtime: Runtime, words: list[str]) -> None:
     """Without a pid namespace of its own a container's first process is no init."""
-    runtime.config(*SLEEP, change=_host_pids)
+    runtime.config(*SLEEP, change=host_pids)
     runtime.quiet("run", "--detach", "one")
     for _ in range(3):
         runtime.quiet("exec", "--detach", "one", *SLEEP)

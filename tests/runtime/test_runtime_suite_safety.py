@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from bundles import Runtime, until
+from bundles import Runtime, host_pids, until
 
 from ctrt.runtime.operations import stand_in
 from ctrt.runtime.operations.context import REFUSED
@@ -126,8 +126,7 @@ def test_the_host_s_proc_may_be_bound(rootless: Runtime) -> None:
     """As a user without a pid namespace of the container's own has to."""
 
     def bind(config: dict[str, Any]) -> None:
-        spaces = config["linux"]["namespaces"]
-        config["linux"]["namespaces"] = [space for space in spaces if space["type"] != "pid"]
+        host_pids(config)
         options = ["rbind", "nosuid", "nodev", "noexec"]
         config["mounts"][0] = _over("/proc", type="none", source="/proc", options=options)
 
