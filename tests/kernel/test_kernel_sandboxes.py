@@ -38,6 +38,10 @@ def test_the_next_cell_runs_in_it(one: Kernel) -> None:
     assert one.bad("%%unshare --in one /bin/sh\nexit 3") == (
         "ContainerError: /bin/sh in one ended with status 3"
     )
+    half = "get_ipython().run_cell_magic('unshare', '--in one cat', chr(0xd800))"
+    assert one.bad(half) == (
+        "CtrtError: the cell: character 1 is half of a surrogate pair, which is no text"
+    )
     one.good("%%unshare --in one --out got --graph /bin/sh\nls /srv")
     assert one.good("got").result["text/plain"] == r"'a\n'"
 
